@@ -161,6 +161,22 @@ def device_and_dtype(x: Any) -> tuple[torch.device, torch.dtype]:
     return lead.device, lead.dtype
 
 
+class Buffered(StreamModule):
+    """What Windowed and Blocked share: they keep recent inputs and compute over stretches of them."""
+
+    def compute(self, x: Any) -> Any:
+        """The outputs of a stretch of inputs, as if it were the whole stream."""
+        raise NotImplementedError(f"{type(self).__name__} must say what it computes")
+
+    def empty_input(self, batch: int, *, device: Any, dtype: Any) -> Any:
+        """A zero-length input chunk."""
+        raise NotImplementedError(f"{type(self).__name__} must say what an empty input is")
+
+    def empty_output(self, x: Any) -> Any:
+        """A zero-length output chunk for inputs like x."""
+        raise NotImplementedError(f"{type(self).__name__} must say what an empty output is")
+
+
 @dataclass
 class WindowedState(State):
     """Recent inputs: those already emitted that later outputs still see, and those that wait for their look-ahead."""
@@ -169,27 +185,15 @@ class WindowedState(State):
     pending: Any  # time length <= lookahead between steps
 
 
-class Windowed(StreamModule):
+class Windowed(Buffered):
     """A finite receptive field: output frame i depends on input frames i - left .. i + lookahead.
 
-    A subclass gives `left`, `lookahead`, `ratio` (a whole number), `compute(window)`, and `empty_input`/`empty_output`.
-    Where the window starts or ends at the stream's own edge, compute sees that edge, so edge padding is the whole run's.
+    A subclass gives `left`, `lookahead`, `ratio` (a whole number), `compute` and the two empty chunks. Where the window
+    starts or ends at the stream's own edge, compute sees that edge, so edge padding is the whole run's.
     """
 
     left: int
     """Input frames seen before the one being emitted."""
-
-    def compute(self, window: Any) -> Any:
-        """Outputs for every input frame of the window, as if it were the whole stream."""
-        raise NotImplementedError
-
-    def empty_input(self, batch: int, *, device: Any, dtype: Any) -> Any:
-        """A zero-length input chunk."""
-        raise NotImplementedError
-
-    def empty_output(self, x: Any) -> Any:
-        """A zero-length output chunk for inputs like x."""
-        raise NotImplementedError
 
     def init_state(self, batch: int, *, device=None, dtype=None, allocator=None) -> WindowedState:
         nothing = self.empty_input(batch, device=device, dtype=dtype)
@@ -219,19 +223,15 @@ class BlockedState(State):
     pending: Any  # time length < block between steps
 
 
-class Blocked(StreamModule):
+class Blocked(Buffered):
     """Waits for whole blocks of `block` input frames; blocks do not see each other.
 
-    A subclass gives `block`, `compute(x)` (x: any whole number of blocks, or at the end the shorter rest alone) and
-    `empty_input`/`empty_output`.
+    A subclass gives `block`, the two empty chunks and `compute`, whose input is any whole number of blocks, or at the
+    end the shorter rest alone.
     """
 
     block: int
     """Input frames a block."""
-
-    compute = Windowed.compute
-    empty_input = Windowed.empty_input
-    empty_output = Windowed.empty_output
 
     @property
     def lookahead(self) -> int:  # type: ignore[override]
