@@ -1,0 +1,97 @@
+"""thinktalk against transformers: the same weights, the same process, the two sides taking turns.
+
+    python benchmarks/vs_transformers.py [--quick] [--only encoders]... [--threads N]
+
+Each file of benchmarks/sections/ is one section: `rows(quick) -> list[Row]`. A table and one JSON line are printed for each,
+then what fell short of its target. Exit status 1 when transformers is missing or a section fails, else 0: ratios on a
+shared machine are something to read, not a gate.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.util
+import os
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+from timing import Row, print_rows  # this file's folder is on the path of a script
+
+__all__ = ["main", "section_names"]
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read once, when torch starts its threads
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE.parent), str(HERE.parent / "tests" / "parity")]  # the tiny reference
+
+
+def section_names() -> list[str]:
+    """Every section there is, in alphabetical order."""
+    return sorted(path.stem for path in (HERE / "sections").glob("*.py") if path.stem[0] != "_")
+
+
+def run_section(name: str, *, quick: bool) -> list[Row]:
+    """Import benchmarks/sections/NAME.py and measure its rows."""
+    return importlib.import_module(f"sections.{name}").rows(quick)
+
+
+def below_target(rows: Sequence[Row]) -> list[Row]:
+    """Rows slower than they should be; without a target a row must not be slower than transformers."""
+    return [row for row in rows if row.ratio < (1.0 if row.target is None else row.target)]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the sections asked for; returns the exit status."""
+    names = section_names()
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="smaller shapes, fewer repeats")
+    parser.add_argument(
+        "--only", action="append", choices=names, metavar="SECTION", help=", ".join(names)
+    )
+    parser.add_argument("--threads", type=int, default=None, help="threads torch may use")
+    args = parser.parse_args(argv)
+    if importlib.util.find_spec("transformers") is None:
+        print(
+            "vs_transformers: transformers is not installed, expected 5.23.0; run scripts/bench,"
+            " or: pip install -e '.[parity]' -c constraints.txt",
+            file=sys.stderr,
+        )
+        return 1
+    import torch
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    print(
+        f"torch {torch.__version__}, transformers {transformers.__version__},"
+        f" {torch.get_num_threads()} of {os.cpu_count()} cores"
+    )
+    slow: list[tuple[str, Row]] = []
+    failed: list[str] = []
+    for name in args.only or names:
+        start = time.perf_counter()
+        try:
+            rows = run_section(name, quick=args.quick)
+        except Exception:  # one broken section must not hide the others' figures
+            traceback.print_exc()
+            failed.append(name)
+            continue
+        print_rows(name, rows)
+        print(f"{name}: {time.perf_counter() - start:.0f} s", file=sys.stderr)
+        slow += [(name, row) for row in below_target(rows)]
+    for name, row in slow:
+        print(
+            f"below target: {name}: {row.name}: {row.ratio:.2f}, wanted {row.target or 1.0:.2f}",
+            file=sys.stderr,
+        )
+    if failed:
+        print(f"vs_transformers: failed: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
