@@ -1,0 +1,320 @@
+"""DiT: noised mel (B, 2n, 80) at time t of the flow, with codes and a voice -> its velocity (B, 2n, 80).
+
+Attention stays inside blocks of 24 frames (240 ms); one layer also sees the block after, two see the block before.
+So the frames of all utterances are kept as a list of blocks, and every layer is one batched attention over blocks.
+What does not change during a flow (voice, codes, rotary table, masks) is computed once, into a Condition.
+
+Letters: N blocks in all (with guidance: the conditioned ones, then the free ones), P blocks of one of these halves,
+F frames a block, D width, H heads, K head width, M mel bands, S time points.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from thinktalk.code2wav.speaker import SpeakerEncoder, Voice
+from thinktalk.config import DiTConfig
+from thinktalk.errors import InputError
+
+__all__ = ["Condition", "DiT", "Modulation"]
+
+NORM_EPS = 1e-6
+TIME_FEATURES = 256  # sines and cosines of 1000 t
+
+
+@dataclass(frozen=True)
+class Condition:
+    """All of an evaluation that is the same at every time of the flow."""
+
+    constant_NFD: Tensor  # the input layer's share of speaker, codes, voice and bias
+    cos_NFK: Tensor  # (N, F, K/2) rotary table of the absolute frame index
+    sin_NFK: Tensor
+    own_N11F: Tensor | None  # which frames of a block exist; None when all do
+    back_N11F: Tensor  # (N, 1, 1, 2F) ... of [block before, own block]
+    ahead_N11F: Tensor  # (N, 1, 1, 2F) ... of [own block, block after]
+    frames: tuple[int, ...]  # mel frames of each utterance
+    guided: bool  # whether the free half is there
+
+
+@dataclass(frozen=True)
+class Modulation:
+    """Shift, scale and gate of every layer at some times; one computation serves all utterances and both halves."""
+
+    layers: tuple[
+        Tensor, ...
+    ]  # each (S, 6, D); of one time (6, D); of one time a block (N, 1, 6, D)
+    final: Tensor  # (S, 2, D): scale, then shift
+
+    def at(self, index: int | Tensor) -> Modulation:
+        """Of time number `index`, or of time number index[n] for block n of the N blocks."""
+        if isinstance(index, Tensor):
+            index = index[:, None]
+        return Modulation(tuple(layer[index] for layer in self.layers), self.final[index])
+
+
+class InputLayer(nn.Module):
+    """Linear over [mel | speaker | codes | voice], in two parts: what the flow changes, and the rest."""
+
+    def __init__(self, config: DiTConfig):
+        super().__init__()
+        self.widths = (
+            config.num_mels, config.speaker.out_width, config.code_width, config.speaker_width
+        )  # fmt: skip
+        self.weight = nn.Parameter(torch.empty(config.width, sum(self.widths)))
+        self.bias = nn.Parameter(torch.empty(config.width))
+        bound = sum(self.widths) ** -0.5
+        nn.init.uniform_(self.weight, -bound, bound)
+        nn.init.zeros_(self.bias)
+
+    def changing(self, x: Tensor) -> Tensor:
+        """The mel's share."""
+        return F.linear(x, self.weight[:, : self.widths[0]])
+
+    def constant(self, speaker: Tensor, codes: Tensor, voice: Tensor) -> Tensor:
+        """The share of the speaker vector, the code embeddings and the voice's `cond`, and the bias."""
+        _, w_speaker, w_codes, w_voice = self.weight.split(self.widths, 1)
+        return F.linear(speaker, w_speaker, self.bias) + F.linear(codes, w_codes) + F.linear(voice, w_voice)  # fmt: skip
+
+
+class TimeEmbedding(nn.Module):
+    """Time of the flow (S,) in [0, 1] -> (S, D)."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.up = nn.Linear(TIME_FEATURES, width)
+        self.down = nn.Linear(width, width)
+
+    def forward(self, time_S: Tensor) -> Tensor:
+        half = TIME_FEATURES // 2
+        exponent = torch.arange(half, device=time_S.device).to(time_S.dtype) / (half - 1)
+        angles = 1000 * time_S[:, None] * torch.exp(-math.log(10_000) * exponent)
+        features = torch.cat([angles.sin(), angles.cos()], -1)
+        return self.down(F.silu(self.up(features.to(_float_dtype(self.up)))))
+
+
+class Attention(nn.Module):
+    """Every frame hears its own block and, where keys are given for it, a neighbour; head 0 alone knows positions."""
+
+    def __init__(self, config: DiTConfig, look_back: bool, look_ahead: bool):
+        super().__init__()
+        inner = config.num_heads * config.head_dim
+        self.q = nn.Linear(config.width, inner)
+        self.k = nn.Linear(config.width, inner)
+        self.v = nn.Linear(config.width, inner)
+        self.o = nn.Linear(inner, config.width)
+        self.num_heads, self.head_dim = config.num_heads, config.head_dim
+        self.look_back, self.look_ahead = look_back, look_ahead
+
+    def forward(self, x_NFD: Tensor, c: Condition) -> Tensor:
+        N, frames, _ = x_NFD.shape
+        shape = (N, frames, self.num_heads, self.head_dim)
+        q_NFHK, k_NFHK, v_NFHK = (m(x_NFD).view(shape) for m in (self.q, self.k, self.v))
+        rotate_first_head_(q_NFHK, c.cos_NFK, c.sin_NFK)
+        rotate_first_head_(k_NFHK, c.cos_NFK, c.sin_NFK)
+        mask = c.own_N11F
+        if self.look_back or self.look_ahead:
+            k_NFHK, v_NFHK = (self._with_neighbours(t) for t in (k_NFHK, v_NFHK))
+            mask = self._neighbour_mask(c)
+        q, k, v = (t.transpose(1, 2) for t in (q_NFHK, k_NFHK, v_NFHK))
+        y_NHFK = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        return self.o(y_NHFK.transpose(1, 2).reshape(N, frames, -1))
+
+    def _with_neighbours(self, t_NFHK: Tensor) -> Tensor:
+        """[before | own | after] along the frames; rolls wrap around, which the mask forbids."""
+        before = [t_NFHK.roll(1, 0)] if self.look_back else []
+        after = [t_NFHK.roll(-1, 0)] if self.look_ahead else []
+        return torch.cat([*before, t_NFHK, *after], 1)
+
+    def _neighbour_mask(self, c: Condition) -> Tensor:
+        if not (self.look_back and self.look_ahead):
+            return c.back_N11F if self.look_back else c.ahead_N11F
+        return torch.cat([c.back_N11F, c.ahead_N11F[..., c.ahead_N11F.shape[-1] // 2 :]], -1)
+
+
+class MLP(nn.Module):
+    """Linear, GELU (tanh), linear."""
+
+    def __init__(self, config: DiTConfig):
+        super().__init__()
+        self.up = nn.Linear(config.width, config.width * config.ffn_mult)
+        self.down = nn.Linear(config.width * config.ffn_mult, config.width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(F.gelu(self.up(x), approximate="tanh"))
+
+
+class Layer(nn.Module):
+    """AdaLN-zero block (Peebles & Xie 2023): time shifts and scales what goes in, and gates what comes out."""
+
+    def __init__(self, config: DiTConfig, index: int):
+        super().__init__()
+        self.modulation = nn.Linear(config.width, 6 * config.width)
+        self.attn = Attention(
+            config, index in config.look_backward_layers, index in config.look_ahead_layers
+        )
+        self.mlp = MLP(config)
+
+    def forward(self, x_NFD: Tensor, modulation: Tensor, c: Condition) -> Tensor:
+        shift1, scale1, gate1, shift2, scale2, gate2 = modulation.unbind(-2)
+        x_NFD = torch.addcmul(x_NFD, gate1, self.attn(modulated_norm(x_NFD, scale1, shift1), c))
+        return torch.addcmul(x_NFD, gate2, self.mlp(modulated_norm(x_NFD, scale2, shift2)))
+
+
+class DiT(nn.Module):
+    """The velocity field of the flow; flow.py integrates it."""
+
+    def __init__(self, config: DiTConfig):
+        super().__init__()
+        self.config = config
+        self.time = TimeEmbedding(config.width)
+        self.codes = nn.Embedding(config.num_codes + 1, config.code_width)
+        self.input = InputLayer(config)
+        self.speaker = SpeakerEncoder(config.speaker, config.num_mels)
+        self.layers = nn.ModuleList(Layer(config, i) for i in range(config.num_layers))
+        self.modulation = nn.Linear(config.width, 2 * config.width)
+        self.output = nn.Linear(config.width, config.num_mels)
+
+    def modulate(self, time_S: Tensor) -> Modulation:
+        """What the layers need to know of the times (S,) of the flow, float32 or wider."""
+        embedding_SD = F.silu(self.time(time_S))
+        layers = tuple(layer.modulation(embedding_SD).unflatten(-1, (6, -1)) for layer in self.layers)  # fmt: skip
+        return Modulation(layers, self.modulation(embedding_SD).unflatten(-1, (2, -1)))
+
+    def condition(
+        self,
+        codes: Sequence[Tensor],
+        voices: Sequence[Voice],
+        *,
+        guided: bool = True,
+        first_block: int = 0,
+    ) -> Condition:
+        """What stays the same for utterances of codes (n,) spoken by `voices`, which starts at block `first_block`.
+
+        InputError for a code that the model has no row for, a voice that does not fit, or more frames than it knows.
+        """
+        config = self.config
+        dtype, device = self.input.weight.dtype, self.input.weight.device
+        frames = tuple(self._check(c, v, first_block) for c, v in zip(codes, voices, strict=True))
+        blocks = [-(-n // config.block_frames) for n in frames]
+
+        ids_P = torch.cat([_pad_end(c, n * config.block_codes) for c, n in zip(codes, blocks, strict=True)])  # fmt: skip
+        embedded = self.codes(ids_P.to(device)).repeat_interleave(config.repeats, 0)
+        speakers = {id(v): self._speaker(v) for v in voices}  # one encoding a voice
+        rows = torch.repeat_interleave(torch.arange(len(blocks)), torch.tensor(blocks)).to(device)
+        speaker = torch.cat([speakers[id(v)] for v in voices])[rows].unsqueeze(1)
+        voice = torch.cat([v.cond.to(device, dtype) for v in voices])[rows].unsqueeze(1)
+        constant = self.input.constant(
+            speaker, embedded.unflatten(0, (-1, config.block_frames)), voice
+        )
+        if guided:  # the free half: null code, zero voice, the encoding of a silent reference
+            silence = torch.zeros(1, self.speaker.min_frames, config.num_mels, device=device, dtype=dtype)  # fmt: skip
+            nobody = torch.zeros(1, config.speaker_width, device=device, dtype=dtype)
+            null = self.codes(torch.zeros(1, dtype=torch.int64, device=device))
+            free = self.input.constant(self.speaker(silence), null, nobody)
+            constant = torch.cat([constant, free.expand_as(constant)])
+
+        halves = 2 if guided else 1
+        index_P = torch.cat([torch.arange(n) for n in blocks]).repeat(halves)
+        count_P = torch.tensor(blocks).repeat_interleave(torch.tensor(blocks)).repeat(halves)
+        left_P = torch.tensor(frames).repeat_interleave(torch.tensor(blocks)).repeat(halves)
+        own = _exists(left_P - index_P * config.block_frames, config.block_frames)
+        after = _exists(left_P - (index_P + 1) * config.block_frames, config.block_frames)
+        before = (index_P > 0)[:, None].expand_as(own)
+        assert (index_P < count_P).all()
+        cos, sin = _rotary(index_P + first_block, config, dtype)
+        mask = lambda *parts: torch.cat(parts, 1)[:, None, None].to(device)  # noqa: E731
+        return Condition(
+            constant_NFD=constant,
+            cos_NFK=cos.to(device),
+            sin_NFK=sin.to(device),
+            own_N11F=None if own.all() else mask(own),
+            back_N11F=mask(before, own),
+            ahead_N11F=mask(own, after),
+            frames=frames,
+            guided=guided,
+        )
+
+    def forward(self, x_PFM: Tensor, modulation: Modulation, condition: Condition) -> Tensor:
+        """Velocities (N, F, 80) of blocks of frames (P, F, 80) at the time of the modulation.
+
+        With a guided condition N = 2 P: the conditioned velocities, then the free ones.
+        """
+        x = self.input.changing(x_PFM.to(self.input.weight.dtype))
+        constant = condition.constant_NFD
+        x_NFD = (constant.unflatten(0, (-1, len(x))) + x).flatten(0, 1)
+        for layer, table in zip(self.layers, modulation.layers, strict=True):
+            x_NFD = layer(x_NFD, table, condition)
+        scale, shift = modulation.final.unbind(-2)
+        return self.output(modulated_norm(x_NFD, scale, shift))
+
+    def _speaker(self, voice: Voice) -> Tensor:
+        weight = self.input.weight
+        return self.speaker(voice.ref_mel.to(weight.device, weight.dtype))
+
+    def _check(self, codes: Tensor, voice: Voice, first_block: int) -> int:
+        """Frames of an utterance whose codes and voice can be used."""
+        config = self.config
+        frames = len(codes) * config.repeats
+        end = frames + first_block * config.block_frames
+        if codes.ndim != 1 or not len(codes):
+            raise InputError(
+                f"codes: got shape {tuple(codes.shape)}, expected one or more in a row"
+            )
+        if end > config.max_positions:
+            longest = config.max_positions // config.repeats
+            raise InputError(f"codes: got {len(codes)}, the model speaks at most {longest} at once; split the text")  # fmt: skip
+        low, high = torch.aminmax(codes)
+        if low < 0 or high > config.num_codes:
+            bad = int(low if low < 0 else high)
+            raise InputError(f"codes: got {bad}, expected 0 to {config.num_codes}; suppress ids above that in the Talker")  # fmt: skip
+        expected = (1, config.speaker_width), (1, "T", config.num_mels)
+        cond, mel = tuple(voice.cond.shape), tuple(voice.ref_mel.shape)
+        if cond != expected[0] or len(mel) != 3 or mel[0] != 1 or mel[2] != config.num_mels:
+            raise InputError(f"voice {voice.name}: cond {cond} and ref_mel {mel}, expected {expected[0]} and (1, T, {config.num_mels}); was it made for another model?")  # fmt: skip
+        if mel[1] < self.speaker.min_frames:
+            raise InputError(f"voice {voice.name}: ref_mel of {mel[1]} frames, expected at least {self.speaker.min_frames}; record a longer sample")  # fmt: skip
+        return frames
+
+
+def modulated_norm(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """LayerNorm(x) * (1 + scale) + shift; one kernel where all rows share the time."""
+    if scale.ndim == 1:
+        return F.layer_norm(x, scale.shape, 1 + scale, shift, NORM_EPS)
+    return torch.addcmul(shift, F.layer_norm(x, scale.shape[-1:], eps=NORM_EPS), 1 + scale)
+
+
+def rotate_first_head_(x_NFHK: Tensor, cos_NFK: Tensor, sin_NFK: Tensor) -> None:
+    """Rotary embedding of head 0 in place, on interleaved pairs: the checkpoint was trained with this slip."""
+    even, odd = x_NFHK[:, :, 0].unflatten(-1, (-1, 2)).unbind(-1)
+    turned = (even * cos_NFK - odd * sin_NFK, odd * cos_NFK + even * sin_NFK)
+    x_NFHK[:, :, 0] = torch.stack(turned, -1).flatten(-2)
+
+
+def _rotary(index_N: Tensor, config: DiTConfig, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """cos and sin (N, F, K/2), computed in float32 at least and given in the model's dtype."""
+    wide = torch.promote_types(dtype, torch.float32)
+    frame_NF = index_N[:, None] * config.block_frames + torch.arange(config.block_frames)
+    exponent = torch.arange(0, config.head_dim, 2).to(wide) / config.head_dim
+    angle_NFK = frame_NF[..., None].to(wide) * (1.0 / config.rope_theta**exponent)
+    return angle_NFK.cos().to(dtype), angle_NFK.sin().to(dtype)
+
+
+def _exists(left_N: Tensor, frames: int) -> Tensor:
+    """(N, frames) bool: the first left_N frames of each row."""
+    return torch.arange(frames) < left_N[:, None]
+
+
+def _pad_end(x: Tensor, length: int) -> Tensor:
+    return F.pad(x, (0, length - len(x)))
+
+
+def _float_dtype(layer: nn.Module) -> torch.dtype:
+    """The dtype a layer computes in; an int8 layer computes in float32."""
+    weight = getattr(layer, "weight", None)
+    return weight.dtype if isinstance(weight, Tensor) and weight.is_floating_point() else torch.float32  # fmt: skip
