@@ -1,1 +1,1 @@
-
+"""Bricks that two stages or more use."""

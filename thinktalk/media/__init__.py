@@ -1,1 +1,1 @@
-
+"""MEDIA IN: files, bytes and arrays to tensors on one timeline."""

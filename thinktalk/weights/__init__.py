@@ -1,1 +1,1 @@
-
+"""Checkpoints: the official layout and our own, in and out."""
