@@ -1,0 +1,167 @@
+"""VisionEncoder: patches (N, 1176) of pictures and video frames -> tokens (N / 4, D), one per 2x2 patches.
+
+    patches -> embed -> [window layers: 8x8 patches attend each other | full layers: a whole frame does] -> 2x2 merger
+
+Frames (pairs of video frames are one temporal grid) never see each other, so a video streams exactly, and frames of all
+pictures and videos run together: everything token-wise once, attention once for each size of window.
+
+Letters: N patches, U = N / 4 merge units (2x2 patches, 4 consecutive tokens), G temporal grids, D width, K head width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from thinktalk.config import VisionConfig
+from thinktalk.encoders.windows import Grid, Layout, plan_windows
+from thinktalk.layers.mlp import SwiGLU
+from thinktalk.layers.norm import RMSNorm
+from thinktalk.layers.segments import SegmentAttention
+from thinktalk.stream import Blocked
+
+__all__ = ["Grid", "VisionEncoder", "VisionStream"]
+
+PASS_PATCHES = 8192
+"""Patches that run together at most (or one frame, if it is larger): bounds the activations, 330 MB at the official size."""
+
+
+class VisionBlock(nn.Module):
+    """x + attn(norm1(x)), then x + mlp(norm2(x)); attention inside each segment only."""
+
+    def __init__(self, config: VisionConfig):
+        super().__init__()
+        self.norm1 = RMSNorm(config.width)
+        self.attn = SegmentAttention(config.width, config.num_heads, key_bias=True)
+        self.norm2 = RMSNorm(config.width)
+        self.mlp = SwiGLU(config.width, config.ffn_width, bias=True)
+
+    def forward(self, x_ND: Tensor, layout: Layout) -> Tensor:
+        """(N, D) -> (N, D)."""
+        x_ND = x_ND + self.attn(self.norm1(x_ND), layout.runs, layout.rotary)
+        return x_ND + self.mlp(self.norm2(x_ND))
+
+
+class PatchMerger(nn.Module):
+    """Each unit of 2x2 neighbouring patches becomes one token of the Thinker: (N, D) -> (U, out_width)."""
+
+    def __init__(self, config: VisionConfig):
+        super().__init__()
+        self.unit_width = config.width * config.merge**2
+        self.norm = RMSNorm(config.width)
+        self.up = nn.Linear(self.unit_width, self.unit_width)
+        self.down = nn.Linear(self.unit_width, config.out_width)
+
+    def forward(self, x_ND: Tensor) -> Tensor:
+        return self.down(F.gelu(self.up(self.norm(x_ND).view(-1, self.unit_width))))
+
+
+class VisionEncoder(nn.Module):
+    """The vision tower."""
+
+    def __init__(self, config: VisionConfig):
+        super().__init__()
+        self.config = config
+        self.patch_embed = nn.Linear(config.patch_values, config.width, bias=False)
+        self.layers = nn.ModuleList(VisionBlock(config) for _ in range(config.depth))
+        self.merger = PatchMerger(config)
+
+    def encode(self, patches: Sequence[Tensor], grids: Sequence[Grid]) -> list[Tensor]:
+        """Tokens (t * h * w / 4, D) of each picture or video from its patches (t * h * w, 1176), as if each were alone.
+
+        Patches come in the processor's order: frame by frame, the four patches of a merge unit together.
+
+        >>> [x.shape for x in encoder.encode([torch.zeros(64, 1176)], [(1, 8, 8)])]
+        [torch.Size([16, 2048])]
+        """
+        for pixels, (t, h, w) in zip(patches, grids, strict=True):
+            assert pixels.shape == (t * h * w, self.config.patch_values) and t > 0, (
+                f"grid {(t, h, w)} does not fit patches {tuple(pixels.shape)}"
+            )
+            assert h % self.config.merge == 0 == w % self.config.merge, f"grid {(t, h, w)} is odd"
+        # frames of one size stand together, so that a full layer is one attention call for each size
+        order = sorted(range(len(grids)), key=lambda i: (grids[i][1] * grids[i][2], grids[i]))
+        frames = [(i, grids[i][1] * grids[i][2]) for i in order for _ in range(grids[i][0])]
+        taken = [0] * len(grids)  # patches of each picture or video that earlier passes ran
+        tokens: list[list[Tensor]] = [[] for _ in grids]
+        for batch in _passes(frames):
+            parts, clips = [], []
+            for (i, size), same in groupby(batch):
+                count = len(list(same))
+                parts.append(patches[i].narrow(0, taken[i], count * size))
+                clips.append((count, *grids[i][1:]))
+                taken[i] += count * size
+            outputs = self._run(parts[0] if len(parts) == 1 else torch.cat(parts), tuple(clips))
+            for ((i, _), _), output in zip(groupby(batch), outputs, strict=True):
+                tokens[i].append(output)
+        return [part[0] if len(part) == 1 else torch.cat(part) for part in tokens]
+
+    forward = encode
+
+    def _run(self, patches: Tensor, clips: tuple[Grid, ...]) -> list[Tensor]:
+        """Patches of several clips, one after another -> tokens of each."""
+        config, norm = self.config, self.merger.norm.weight
+        plan = plan_windows(
+            clips,
+            merge=config.merge,
+            window=config.window_units,
+            head_dim=config.width // config.num_heads,
+            device=norm.device,
+            dtype=torch.promote_types(norm.dtype, torch.float32),
+        )
+        x_ND = self.patch_embed(patches.to(norm.device, norm.dtype))
+        windowed = False  # patches come frame after frame
+        for n, layer in enumerate(self.layers):
+            if windowed != (n not in config.full_attention_layers):
+                windowed = not windowed
+                x_ND = plan.reorder(x_ND, windowed)
+            x_ND = layer(x_ND, plan.windows if windowed else plan.frames)
+        if windowed:
+            x_ND = plan.reorder(x_ND, False)
+        return list(self.merger(x_ND).split([t * h * w // config.merge**2 for t, h, w in clips]))
+
+
+def _passes(frames: Sequence[tuple[int, int]]) -> Iterator[list[tuple[int, int]]]:
+    """Consecutive frames (picture, patches), as many as fit PASS_PATCHES, at least one."""
+    batch: list[tuple[int, int]] = []
+    filled = 0
+    for frame in frames:
+        if batch and filled + frame[1] > PASS_PATCHES:
+            yield batch
+            batch, filled = [], 0
+        batch.append(frame)
+        filled += frame[1]
+    if batch:
+        yield batch
+
+
+# ------------------------------------------------------------------------------------------------------------- streams
+
+
+class VisionStream(Blocked):
+    """A video of h x w patches as a stream: (B, G, h * w, 1176) -> (B, G, h * w / 4, D), grid by grid."""
+
+    block = 1
+
+    def __init__(self, encoder: VisionEncoder, h: int, w: int):
+        super().__init__()
+        self.encoder, self.h, self.w = encoder, h, w
+
+    def compute(self, x: Tensor) -> Tensor:
+        """Any number of temporal grids at once: they do not see each other, nor do rows."""
+        B, G, _, _ = x.shape
+        (tokens,) = self.encoder.encode([x.flatten(0, 2)], [(B * G, self.h, self.w)])
+        return tokens.view(B, G, -1, tokens.shape[1])
+
+    def empty_input(self, batch: int, *, device=None, dtype=None) -> Tensor:
+        values = self.encoder.config.patch_values
+        return torch.empty(batch, 0, self.h * self.w, values, device=device, dtype=dtype)
+
+    def empty_output(self, x: Tensor) -> Tensor:
+        config = self.encoder.config
+        tokens = self.h * self.w // config.merge**2
+        return self.encoder.merger.norm.weight.new_empty(len(x), 0, tokens, config.out_width)

@@ -1,0 +1,49 @@
+"""AudioBlock: segments of sound x (N, D) -> (N, D), one pre-LN transformer layer as in Whisper.
+
+Letters: N tokens of all segments, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from thinktalk.layers.segments import Run, SegmentAttention
+
+__all__ = ["AudioBlock", "GeluMLP"]
+
+
+class GeluMLP(nn.Module):
+    """down(gelu(up(x))) with the exact (erf) GELU."""
+
+    def __init__(self, width: int, ffn_width: int):
+        super().__init__()
+        self.up = nn.Linear(width, ffn_width)
+        self.down = nn.Linear(ffn_width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., D) -> (..., D)."""
+        return self.down(F.gelu(self.up(x)))
+
+
+class AudioBlock(nn.Module):
+    """x + attn(norm1(x)), then x + mlp(norm2(x)); attention inside each segment only."""
+
+    def __init__(self, width: int, num_heads: int, ffn_width: int):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width)
+        self.attn = SegmentAttention(width, num_heads, key_bias=False)
+        self.norm2 = nn.LayerNorm(width)
+        self.mlp = GeluMLP(width, ffn_width)
+
+    def forward(self, x_ND: Tensor, runs: Sequence[Run]) -> Tensor:
+        """(N, D) -> (N, D); `runs` says which tokens are one segment (layers/segments.py)."""
+        x_ND = x_ND + self.attn(self.norm1(x_ND), runs)
+        x_ND = x_ND + self.mlp(self.norm2(x_ND))
+        if x_ND.dtype == torch.float16:  # Whisper's large layers overflow half precision
+            limit = torch.finfo(torch.float16).max - 1000
+            x_ND = x_ND.clamp(-limit, limit)
+        return x_ND
