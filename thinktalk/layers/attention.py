@@ -1,0 +1,68 @@
+"""Grouped-query attention with rotary positions: hidden (B, T, D) -> hidden (B, T, D), over memory and the new tokens.
+
+Letters: B rows, T new time steps, S slots seen, D model width, H query heads, Hkv key heads, G = H / Hkv, K head width.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from thinktalk.layers.kv_cache import KVCache, Reach
+from thinktalk.layers.rope import Rotary, rotate
+
+__all__ = ["Attention", "attend"]
+
+
+def attend(q_BTHK: Tensor, k_BNSK: Tensor, v_BNSK: Tensor, mask: Tensor | None) -> Tensor:
+    """Softmax attention of T queries, the last ones of S slots; N = Hkv key heads serve H query heads. Gives (B, T, H * K).
+
+    `mask` (B or 1, 1, T, S) is added to the scores; None means causal when T = S, and everything is seen when T = 1.
+    """
+    B, T, H, K = q_BTHK.shape
+    N = k_BNSK.shape[1]
+    if (
+        T == 1
+    ):  # the G queries that share a key head stand where time stood: keys are read once and never repeated
+        q_BNGK = q_BTHK.view(B, N, H // N, K)
+        return F.scaled_dot_product_attention(q_BNGK, k_BNSK, v_BNSK, attn_mask=mask).reshape(
+            B, 1, H * K
+        )
+    if H != N and not (q_BTHK.is_cpu or (q_BTHK.is_cuda and mask is None)):
+        # elsewhere the kernels that know groups do not take masks: repeating beats the (B, H, T, S) scores of plain maths
+        k_BNSK, v_BNSK = (x.repeat_interleave(H // N, 1) for x in (k_BNSK, v_BNSK))
+        N = H
+    y_BHTK = F.scaled_dot_product_attention(
+        q_BTHK.transpose(1, 2),
+        k_BNSK,
+        v_BNSK,
+        attn_mask=mask,
+        is_causal=mask is None,
+        enable_gqa=H != N,
+    )
+    return y_BHTK.transpose(1, 2).reshape(B, T, H * K)
+
+
+class Attention(nn.Module):
+    """Causal self-attention; the cache, if any, is given by the caller and updated in place."""
+
+    def __init__(self, width: int, *, num_heads: int, num_kv_heads: int, head_dim: int):
+        super().__init__()
+        self.num_heads, self.num_kv_heads, self.head_dim = num_heads, num_kv_heads, head_dim
+        self.q = nn.Linear(width, num_heads * head_dim)
+        self.k = nn.Linear(width, num_kv_heads * head_dim)
+        self.v = nn.Linear(width, num_kv_heads * head_dim)
+        self.o = nn.Linear(num_heads * head_dim, width, bias=False)
+
+    def forward(
+        self, x: Tensor, turn: Rotary, cache: KVCache | None = None, reach: Reach | None = None
+    ) -> Tensor:
+        B, T, _ = x.shape
+        q_BTHK = rotate(self.q(x).view(B, T, self.num_heads, self.head_dim), turn)
+        k_BTNK = rotate(self.k(x).view(B, T, self.num_kv_heads, self.head_dim), turn)
+        v_BTNK = self.v(x).view(B, T, self.num_kv_heads, self.head_dim)
+        k, v = k_BTNK.transpose(1, 2), v_BTNK.transpose(1, 2)
+        if cache is None or reach is None:
+            return self.o(attend(q_BTHK, k, v, None))
+        k, v = cache.write(k, v, reach)
+        return self.o(attend(q_BTHK, k, v, reach.mask))
