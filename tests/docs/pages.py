@@ -65,22 +65,24 @@ def tree_files(block: str) -> dict[str, set[str]]:
     """folder -> its Python files, from an annotated tree.
 
     A line is `NAME  words`, two spaces deeper than its folder. The line of a folder (`media/  ...`) names its files
-    among the words: `media/  MEDIA IN  audio.py (decode)  image.py`. `__init__.py` is named only where it says something.
+    among the words: `media/  MEDIA IN  audio.py (decode)  image.py`; a line deeper than any folder goes on with it.
     """
     folders: dict[str, set[str]] = {}
     path: list[str] = []
     for line in block.split("\n"):
-        match = re.match(r"( *)(\S+)\s*(.*)", line)
-        if match is None:
-            continue
-        depth, name, words = len(match[1]) // 2, match[2], match[3]
-        del path[depth:]
-        if name.endswith("/"):
-            path.append(name[:-1])
-            named = re.findall(r"(?<![\w/.])\w+\.py\b", re.sub(r"\([^)]*\)", "", words))
-            folders.setdefault("/".join(path), set()).update(named)
+        indent = len(line) - len(line.lstrip())
+        name, _, words = line.strip().partition(" ")
+        if indent > 2 * len(path):
+            words = line
         else:
-            folders.setdefault("/".join(path), set()).add(name)
+            del path[indent // 2 :]
+            if name.endswith("/"):
+                path.append(name[:-1])
+            else:
+                folders.setdefault("/".join(path), set()).add(name)
+                continue
+        named = re.findall(r"(?<![\w/.])\w+\.py\b", re.sub(r"\([^)]*\)", "", words))
+        folders.setdefault("/".join(path), set()).update(named)
     return folders
 
 

@@ -1,0 +1,83 @@
+"""What the README and the pages of docs/ show is run, on the demo's random model; what cannot be says why not."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+from pathlib import Path
+
+import pytest
+from pages import ROOT, Block, blocks
+
+from thinktalk.cli.main import main
+from thinktalk.config import tiny
+from thinktalk.weights.random import random_checkpoint
+
+PAGES = ["README.md", *(f"docs/{page.name}" for page in sorted((ROOT / "docs").glob("*.md")))]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("demo") / "tiny"
+    random_checkpoint(tiny(), directory, seed=0)
+    return directory
+
+
+@pytest.fixture
+def folder(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that looks like the repository after scripts/demo, so far as the snippets look."""
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "tiny").symlink_to(checkpoint)
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def commands(code: str) -> list[list[str]]:
+    """The command lines of a shell block, comments and continuations resolved."""
+    lines = code.replace("\\\n", " ").split("\n")
+    return [words for line in lines if (words := shlex.split(line, comments=True))]
+
+
+def runnable(page: str, language: str) -> list[Block]:
+    text = (ROOT / page).read_text()
+    return [b for b in blocks(text) if b.language == language and b.why_not is None]
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if runnable(page, "python")])
+def test_python_runs(page: str, folder: Path):
+    """The blocks of a page in order, in one namespace."""
+    namespace: dict = {"__name__": "page"}
+    for block in runnable(page, "python"):
+        exec(compile("\n" * block.line + block.code, str(ROOT / page), "exec"), namespace)
+    if page == "README.md":  # the page shows what a reader will get
+        assert namespace["reply"].sample_rate == 24000
+        assert len(namespace["texts"]) == 2
+        assert namespace["wave"].shape == (4 * 480,)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if runnable(page, "sh")])
+def test_commands_run(page: str, folder: Path, capsys: pytest.CaptureFixture[str]):
+    for block in runnable(page, "sh"):
+        for program, *arguments in commands(block.code):
+            assert program == "thinktalk", f"{page}: say why `{program}` is not run"
+            status = main(arguments)
+            printed = capsys.readouterr()
+            assert status == 0, f"{page}: thinktalk {shlex.join(arguments)}: {printed.err}"
+            if "--json" in arguments:
+                json.loads(printed.out)
+            if "--out" in arguments:
+                assert os.path.getsize(arguments[arguments.index("--out") + 1]) > 44
+
+
+def test_every_block_says_what_it_is():
+    for page in PAGES:
+        for block in blocks((ROOT / page).read_text()):
+            assert block.language in {"python", "sh", "text"}, f"{page}, line {block.line}"
+
+
+def test_planted_fault_is_found(folder: Path):
+    """A command that does not work does not pass for one that does."""
+    assert main(["transcribe", "--model", "checkpoints/tiny", "examples/no_such_file.wav"]) == 2
+    assert commands("a b \\\n  c  # d\n\n# e\nf 'g h'") == [["a", "b", "c"], ["f", "g h"]]
