@@ -90,7 +90,10 @@ SECONDS = st.one_of(
     st.floats(0.02, 9.0),
 )
 GRIDS = dict(
-    grids=st.integers(1, 24), rows=st.integers(1, 5), columns=st.integers(1, 5), seconds_per_grid=SECONDS
+    grids=st.integers(1, 24),
+    rows=st.integers(1, 5),
+    columns=st.integers(1, 5),
+    seconds_per_grid=SECONDS,
 )
 SILENT = st.builds(Video, **GRIDS)
 SOUNDING = st.builds(Video, **GRIDS, audio_tokens=st.integers(1, 700))
@@ -219,9 +222,7 @@ def test_fault_float64_times(monkeypatch: pytest.MonkeyPatch) -> None:
 
     # the search for a rate at which float32 rounds up to a whole id and float64 does not
     rates = [2 / (f / 100) for f in range(100, 6000)]
-    seconds = next(
-        s for s in rates if not torch.equal(precise(24, s), timeline.grid_times(24, s))
-    )
+    seconds = next(s for s in rates if not torch.equal(precise(24, s), timeline.grid_times(24, s)))
     monkeypatch.setattr(timeline, "grid_times", precise)
     with pytest.raises(AssertionError):
         assert_equal_positions([[Text(1), Video(24, 1, 1, seconds), Text(1)]])

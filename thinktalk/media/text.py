@@ -77,6 +77,9 @@ class Tokenizer:
         core.no_truncation()
         self._core = core
 
+    def __reduce__(self) -> tuple[type[Tokenizer], tuple[Core]]:
+        return Tokenizer, (self._core,)  # the core alone forgets encode_special_tokens
+
     @classmethod
     def load(
         cls, directory: str | os.PathLike, *, config: ThinkerConfig | None = None
@@ -219,14 +222,12 @@ def _read_vocab(directory: Path) -> Core:
         raise WeightsError(
             f"{directory}: vocab.json and merges.txt: {_one_line(error)}, expected a byte-level BPE vocabulary; download them again"
         ) from None
-    tokens: dict[int, AddedToken] = {}
-    for content, token_id in _read_json(directory / "added_tokens.json").items():
-        tokens[int(token_id)] = AddedToken(content, special=False, normalized=False)
-    settings = _read_json(directory / "tokenizer_config.json").get("added_tokens_decoder", {})
-    for token_id, entry in settings.items():
-        tokens[int(token_id)] = AddedToken(
-            entry["content"], special=bool(entry.get("special")), normalized=False
-        )
+    try:
+        tokens = _added_tokens(directory)
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise WeightsError(
+            f"{directory}: added_tokens.json or tokenizer_config.json: {_one_line(error)}, expected each added token with its id; download them again"
+        ) from None
     for token_id, token in sorted(tokens.items()):
         (core.add_special_tokens if token.special else core.add_tokens)([token])
         if core.token_to_id(token.content) != token_id:
@@ -234,6 +235,19 @@ def _read_vocab(directory: Path) -> Core:
                 f"{directory}: the added token {token.content} has id {token_id}, the vocabulary leaves {core.token_to_id(token.content)} for it; download vocab.json and added_tokens.json again"
             )
     return core
+
+
+def _added_tokens(directory: Path) -> dict[int, AddedToken]:
+    """Added tokens by id; only tokenizer_config.json knows which ones are special."""
+    tokens = {
+        int(token_id): AddedToken(content, special=False, normalized=False)
+        for content, token_id in _read_json(directory / "added_tokens.json").items()
+    }
+    entries = _read_json(directory / "tokenizer_config.json").get("added_tokens_decoder", {})
+    for token_id, entry in entries.items():
+        special = bool(entry.get("special"))
+        tokens[int(token_id)] = AddedToken(entry["content"], special=special, normalized=False)
+    return tokens
 
 
 def _read_json(path: Path) -> dict[str, Any]:

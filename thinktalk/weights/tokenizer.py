@@ -45,17 +45,22 @@ SAMPLE_TEXT = """\
 You are Qwen, a virtual human developed by the Qwen Team, Alibaba Group, capable of perceiving auditory and visual inputs,
 as well as generating text and speech. You are a helpful assistant.
 system user assistant
+
 What do you hear in this recording, and what can you see in the picture? Describe the video, please.
 I hear a woman asking a question, and then a short piece of music. A dog is barking somewhere behind the house.
 The picture shows a red circle, a blue square and a green triangle on a white background; the circle is on the left.
 There are three people in the kitchen: one of them is cooking, the others are talking about the weather.
 Good morning! How are you today? I'm fine, thank you; it's a pleasure to meet you. Don't worry, we'll find it together.
 The train leaves at 7:45 from platform 12, and it takes about an hour and 30 minutes to reach the city.
+
 Once upon a time there was a small bird that could not sing. Every evening it listened to the wind in the trees, to the
 rain on the roof and to the children who were laughing in the street, until one day it found its own voice.
+
 Transcribe the speech into text. Translate this sentence from English into Chinese. Answer with one word: yes or no.
 Speaking and listening at the same time is harder than it looks: the sound should start before the sentence has ended.
 1 + 1 = 2, 10 x 10 = 100, 0123456789. (This is an example.) "Really?" she said. Wait... let me think about that.
+
+
 你好，很高兴认识你。请描述一下这张图片和这段声音。今天的天气怎么样？谢谢，我很好。
 Bonjour, comment allez-vous ? Guten Tag, wie geht es Ihnen? Buenos días, ¿cómo está usted?
 """
