@@ -116,10 +116,10 @@ class Int8Linear(nn.Module):
     def unpack(self) -> Int8Linear:
         """Back to the plain int8 weight."""
         if self.packed is not None:
-            self.weight, self.packed = self._plain(), None
+            self.weight, self.packed = self.plain_weight(), None
         return self
 
-    def _plain(self) -> Tensor:
+    def plain_weight(self) -> Tensor:
         """The int8 weight (N, K), packed or not."""
         if self.packed is None:
             assert self.weight is not None
@@ -128,7 +128,7 @@ class Int8Linear(nn.Module):
 
     def dequantized(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """The float weight (N, K)."""
-        return dequantize(self._plain(), self.scale, dtype)
+        return dequantize(self.plain_weight(), self.scale, dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.packed is None:
@@ -148,7 +148,7 @@ class Int8Linear(nn.Module):
     def _save_to_state_dict(self, destination, prefix, keep_vars):
         super()._save_to_state_dict(destination, prefix, keep_vars)
         if self.packed is not None:
-            destination[prefix + "weight"] = self._plain()
+            destination[prefix + "weight"] = self.plain_weight()
 
     def _load_from_state_dict(self, *args, **kwargs):
         self.unpack()
@@ -167,7 +167,7 @@ class Int8Linear(nn.Module):
 
     def __deepcopy__(self, memo):
         made = Int8Linear(self.in_features, self.out_features, self.bias is not None, device="meta")
-        made.weight, made.scale = self._plain().clone(), self.scale.clone()
+        made.weight, made.scale = self.plain_weight().clone(), self.scale.clone()
         made.bias = None if self.bias is None else nn.Parameter(self.bias.detach().clone(), False)
         made.train(self.training)
         return made if self.packed is None else made.pack()
@@ -190,7 +190,7 @@ def quantize_(module: nn.Module, *, min_features: int = 0) -> dict[str, float]:
             ):
                 made = Int8Linear.from_linear(linear)
                 errors[f"{name}.{leaf}".lstrip(".")] = relative_error(
-                    linear.weight, made._plain(), made.scale
+                    linear.weight, made.plain_weight(), made.scale
                 )
                 setattr(child, leaf, made)
                 del linear
