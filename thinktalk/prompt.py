@@ -99,7 +99,7 @@ def _turn(message: Any, where: str) -> tuple[str, list[str | Medium]]:
         got = sorted(map(str, message)) if isinstance(message, Mapping) else type(message).__name__
         raise InputError(f'{where}: {got}, expected a dict with "role" and "content"; write both')
     role, content = message["role"], message["content"]
-    if role not in ROLES:
+    if not isinstance(role, str) or role not in ROLES:
         raise InputError(
             f"{where}: role {_excerpt(role)} is unknown; use one of {', '.join(ROLES)}"
         )
@@ -115,7 +115,7 @@ def _turn(message: Any, where: str) -> tuple[str, list[str | Medium]]:
 def _part(part: Any, where: str) -> str | Medium:
     """A checked part of a message: its text, or its medium."""
     kind = part.get("type") if isinstance(part, Mapping) else None
-    if kind not in ("text", *MEDIA):
+    if not isinstance(kind, str) or kind not in ("text", *MEDIA):
         got = f"type {_excerpt(kind)}" if isinstance(part, Mapping) else type(part).__name__
         raise InputError(
             f'{where}: {got}, expected a dict whose "type" is text, image, audio or video; give one of these'
@@ -133,7 +133,7 @@ def _part(part: Any, where: str) -> str | Medium:
             )
         return value
     use_audio = part.get("use_audio")
-    if use_audio not in (None, True, False):
+    if not isinstance(use_audio, bool | None):
         raise InputError(
             f"{where}: use_audio is {_excerpt(use_audio)}, expected true or false; give one of them"
         )
