@@ -144,20 +144,15 @@ def _code2wav_json(c: cfg.Code2WavConfig) -> dict[str, Any]:
     }  # fmt: skip
 
 
+_NEWER_STYLE = ("rope_parameters", "dtype", "layer_types", "_from_model_config")
+"""Keys of transformers 5 that the official ones we write replace; the last makes it forget generation settings."""
+
+
 def _merge(base: dict[str, Any], ours: dict[str, Any]) -> dict[str, Any]:
-    """`ours` over `base`, object by object; the newer style's rope_parameters and dtype give way to the official keys."""
-    kept = {
-        key: value
-        for key, value in base.items()
-        if key not in ("rope_parameters", "dtype", "layer_types")
-    }
-    if "rope_parameters" in base and "rope_scaling" not in ours and "rope_theta" not in ours:
-        kept["rope_parameters"] = base[
-            "rope_parameters"
-        ]  # of a section whose rotary settings we do not model
+    """`ours` over `base`, object by object; keys that only `base` has are kept."""
+    merged = {key: value for key, value in base.items() if key not in _NEWER_STYLE}
     for key, value in ours.items():
-        old = kept.get(key)
-        kept[key] = (
-            _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
-        )
-    return kept
+        old = merged.get(key)
+        nested = isinstance(old, dict) and isinstance(value, dict)
+        merged[key] = _merge(old, value) if nested else value
+    return merged
