@@ -13,11 +13,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from thinktalk.config import OmniConfig, TokenIds
 from thinktalk.errors import InputError
+from thinktalk.layers.mel import log_mel
+from thinktalk.media.audio import load_audio
+from thinktalk.media.fetch import describe
+from thinktalk.media.image import image_patches, load_image, patchify
 from thinktalk.media.text import SPECIAL_TOKENS, TextStream, Tokenizer
 from thinktalk.media.timeline import Audio, Image, Text, Timeline, Video, audio_tokens, interleave
 
@@ -313,28 +318,25 @@ def build_prompt(
 def _load(
     medium: Medium, builder: PromptBuilder, config: OmniConfig, *, allow_urls: bool, heard: bool
 ) -> None:
-    from thinktalk.layers.mel import log_mel
-    from thinktalk.media.audio import load_audio
-    from thinktalk.media.fetch import describe, open_source
-    from thinktalk.media.image import image_patches, load_image, patchify
+    """Decode one medium and write it down."""
     from thinktalk.media.video import load_video
 
-    vision, visual = config.thinker.vision, config.visual
-    name = describe(medium.source)
-    source = open_source(medium.source, allow_urls=allow_urls, what=medium.kind)
+    source, vision, visual = medium.source, config.thinker.vision, config.visual
+    name = describe(source)
+    rate = config.mel.sample_rate
 
-    def mel(pcm: Any) -> Tensor:
+    def mel(pcm: np.ndarray) -> Tensor:
         return log_mel(torch.from_numpy(pcm)[None], config.mel)[0]
 
     match medium.kind:
         case "audio":
-            builder.audio(
-                mel(load_audio(source, sample_rate=config.mel.sample_rate, name=name)), name=name
-            )
+            pcm = load_audio(source, sample_rate=rate, allow_urls=allow_urls)
+            builder.audio(mel(pcm), name=name)
         case "image":
-            builder.image(*image_patches(load_image(source), vision, visual), name=name)
+            picture = load_image(source, allow_urls=allow_urls)
+            builder.image(*image_patches(picture, vision, visual), name=name)
         case "video":
-            video = load_video(source, visual=visual, want_audio=heard)
+            video = load_video(source, visual=visual, want_audio=heard, allow_urls=allow_urls)
             patches, grid = patchify(video.frames, vision, visual)
             seconds_per_grid = vision.temporal_patch / video.fps
             sound = None if video.audio is None else mel(video.audio)

@@ -139,6 +139,24 @@ def test_the_talker_goes_on_at_the_same_ids(spans: list[timeline.Span], more: in
     assert timeline.tokens == n
 
 
+def test_silent_and_sounding_videos_in_one_prompt() -> None:
+    """The reference's use_audio_in_video is one flag for all: with it, a silent video's tokens get ids of text.
+
+    Here each video is placed by what it is: as the reference places it where it stands without the other kind.
+    """
+    silent, sounding = Video(2, 2, 3, 1.0), Video(3, 2, 2, 1.0, audio_tokens=80)
+    spans = [Text(3), silent, Text(2), sounding, Text(4), silent, Text(1)]
+    ours, _ = rope_positions(spans)
+    (theirs,), _ = reference_positions([spans], left=True)
+    assert not torch.equal(ours, theirs)
+    timeline = Timeline()
+    for span in spans:
+        start = timeline.following
+        piece = timeline.place(span)
+        (alone,), _ = reference_positions([[Text(1), span]], left=True)
+        assert torch.equal(piece, alone[:, 1:] - 1 + start)
+
+
 @pytest.mark.parametrize(
     "layout",
     [
