@@ -14,7 +14,7 @@ CONTRACTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["import
 
 def lint(config: Path, monkeypatch: pytest.MonkeyPatch, contract: str) -> int:
     monkeypatch.chdir(ROOT)
-    return lint_imports(str(config), limit_to_contracts=(contract,), cache_dir=None)
+    return lint_imports(str(config), limit_to_contracts=(contract,), no_cache=True)
 
 
 @pytest.mark.parametrize("contract", ["direction", "independence"])
