@@ -41,6 +41,10 @@ class Message:
             **{n: getattr(self, n).narrow(d, start, length) for n, d in self.time_dims.items()},
         )
 
+    def row(self, index: int) -> Self:
+        """One row, kept as a batch of one; views."""
+        return replace(self, **{n: getattr(self, n)[index : index + 1] for n in self.time_dims})
+
     @classmethod
     def concat(cls, parts: Sequence[Self]) -> Self:
         """Chunks joined along time; fields without time are the first chunk's."""
