@@ -5,6 +5,7 @@ TensorFiles -> {stage: {key of the module: name in the file}} -> check (one erro
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -53,7 +54,7 @@ def locate(name: str) -> tuple[str, str] | None:
     place = our_name(name.removesuffix(SCALE) if scale else name)
     if place is not None:
         return (place[0], place[1] + SCALE) if scale else place
-    if name.startswith("wav2code.") or any(rule.fullmatch(name) for rule in IGNORED):
+    if name.startswith("wav2code.") or any(re.fullmatch(rule, name) for rule in IGNORED):
         return ("", "")
     return None
 
