@@ -5,9 +5,11 @@ Letters: B rows, T new time steps, S slots seen, D model width, H query heads, H
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from thinktalk.layers.direct import direct
 from thinktalk.layers.kv_cache import KVCache, Reach
 from thinktalk.layers.rope import Rotary, rotate
 
@@ -58,11 +60,11 @@ class Attention(nn.Module):
         self, x: Tensor, turn: Rotary, cache: KVCache | None = None, reach: Reach | None = None
     ) -> Tensor:
         B, T, _ = x.shape
-        q_BTHK = rotate(self.q(x).view(B, T, self.num_heads, self.head_dim), turn)
-        k_BTNK = rotate(self.k(x).view(B, T, self.num_kv_heads, self.head_dim), turn)
-        v_BTNK = self.v(x).view(B, T, self.num_kv_heads, self.head_dim)
-        k, v = k_BTNK.transpose(1, 2), v_BTNK.transpose(1, 2)
+        H, N, K = self.num_heads, self.num_kv_heads, self.head_dim
+        qk_BTHK = torch.cat((direct(self.q, x), direct(self.k, x)), -1).view(B, T, H + N, K)
+        q_BTHK, k_BTNK = rotate(qk_BTHK, turn).split((H, N), 2)
+        k, v = k_BTNK.transpose(1, 2), direct(self.v, x).view(B, T, N, K).transpose(1, 2)
         if cache is None or reach is None:
-            return self.o(attend(q_BTHK, k, v, None))
+            return direct(self.o, attend(q_BTHK, k, v, None))
         k, v = cache.write(k, v, reach)
-        return self.o(attend(q_BTHK, k, v, reach.mask))
+        return direct(self.o, attend(q_BTHK, k, v, reach.mask))

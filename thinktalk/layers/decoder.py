@@ -41,8 +41,9 @@ class DecoderLayer(nn.Module):
     def forward(
         self, x: Tensor, turn: Rotary, cache: KVCache | None = None, reach: Reach | None = None
     ) -> Tensor:
-        x = x + self.attn(self.norm1(x), turn, cache, reach)
-        return x + self.mlp(self.norm2(x))
+        # our own bricks are entered by forward, not by call: 1 us each, a tenth of a small model's token
+        x = x + self.attn.forward(self.norm1.forward(x), turn, cache, reach)
+        return x + self.mlp.forward(self.norm2.forward(x))
 
 
 class Decoder(StreamModule):
@@ -77,7 +78,6 @@ class Decoder(StreamModule):
             dtype=dtype or self.norm.weight.dtype, capacity=capacity, allocator=allocator,
         )  # fmt: skip
 
-    @torch.no_grad()
     def step(
         self,
         x: Embedded,
@@ -91,6 +91,9 @@ class Decoder(StreamModule):
         `valid`: tokens that count in each row, from the left (a list is best: a tensor on a device must be waited for).
         What stands to their right may be anything; hidden states there mean nothing.
         """
+        if torch.is_grad_enabled():
+            with torch.no_grad():
+                return self.step(x, state, last=last, valid=valid)
         T = x.length
         if isinstance(valid, Tensor):
             valid = valid.tolist()
@@ -111,9 +114,9 @@ class Decoder(StreamModule):
         reach = state.reach(T, hidden.dtype)
         turn = self.turn(x.positions, hidden.dtype)
         for layer, cache in zip(self.layers, state.layers, strict=True):
-            hidden = layer(hidden, turn, cache, reach)
+            hidden = layer.forward(hidden, turn, cache, reach)
         state.advance(T, valid)
-        return self.norm(hidden)
+        return self.norm.forward(hidden)
 
     def forward(self, x: Embedded) -> Tensor:
         """Hidden states (B, T, D) of whole texts, without memory and with gradients; padding belongs at the right."""
@@ -122,7 +125,7 @@ class Decoder(StreamModule):
             turn = self.turn(x.positions, hidden.dtype)
             for layer in self.layers:
                 hidden = layer(hidden, turn)
-        return self.norm(hidden)
+        return self.norm.forward(hidden)
 
     def turn(self, positions: Tensor, dtype: torch.dtype) -> Rotary:
         """Rotary turns of positions (B, 3, T)."""

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from thinktalk.layers.direct import direct
+
 __all__ = ["SwiGLU"]
 
 
@@ -19,7 +21,8 @@ class SwiGLU(nn.Module):
         self.down = nn.Linear(ffn_width, width, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
+        gate, up = direct(self.gate, x), direct(self.up, x)
         if torch.is_grad_enabled():
-            return self.down(F.silu(self.gate(x)) * self.up(x))
+            return direct(self.down, F.silu(gate) * up)
         # in place: the inner width is the largest activation of a prompt
-        return self.down(F.silu(self.gate(x), inplace=True).mul_(self.up(x)))
+        return direct(self.down, F.silu(gate, inplace=True).mul_(up))

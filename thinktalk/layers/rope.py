@@ -44,7 +44,7 @@ def rotary(
     precise = torch.promote_types(dtype, torch.float32)
     frequency_K, axis_K = _frequencies(sections, theta, positions.device, precise)
     ids_BTK = positions.transpose(1, 2).index_select(2, axis_K)
-    angle_BT1K = (ids_BTK.to(precise) * frequency_K).unsqueeze(2)
+    angle_BT1K = (ids_BTK * frequency_K).unsqueeze(2)  # int64 x precise = precise
     return Rotary(angle_BT1K.cos().to(dtype), angle_BT1K.sin().to(dtype))
 
 

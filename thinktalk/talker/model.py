@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from thinktalk.config import TalkerConfig
 from thinktalk.layers.decoder import Decoder
+from thinktalk.layers.direct import direct
 
 __all__ = ["Talker"]
 
@@ -24,8 +25,8 @@ class Talker(Decoder):
         self.head = nn.Linear(config.decoder.width, config.decoder.vocab_size, bias=False)
 
     def enter(self, embeds: Tensor) -> Tensor:
-        return self.proj(embeds)
+        return direct(self.proj, embeds)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Scores (..., codes) float32 of the next code."""
-        return self.head(hidden).float()
+        return direct(self.head, hidden).float()

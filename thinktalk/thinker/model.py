@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from thinktalk.config import DecoderConfig
 from thinktalk.layers.decoder import Decoder
+from thinktalk.layers.direct import direct
 
 __all__ = ["Thinker", "merge_media"]
 
@@ -35,7 +36,7 @@ class Thinker(Decoder):
         """Scores (..., V) float32 of the next token; give it the last hidden states only, the vocabulary is wide."""
         if self.lm_head is None:
             return F.linear(hidden, self.embed.weight).float()
-        return self.lm_head(hidden).float()
+        return direct(self.lm_head, hidden).float()
 
 
 def merge_media(
