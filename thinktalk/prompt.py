@@ -319,8 +319,6 @@ def _load(
     medium: Medium, builder: PromptBuilder, config: OmniConfig, *, allow_urls: bool, heard: bool
 ) -> None:
     """Decode one medium and write it down."""
-    from thinktalk.media.video import load_video
-
     source, vision, visual = medium.source, config.thinker.vision, config.visual
     name = describe(source)
     rate = config.mel.sample_rate
@@ -336,6 +334,8 @@ def _load(
             picture = load_image(source, allow_urls=allow_urls)
             builder.image(*image_patches(picture, vision, visual), name=name)
         case "video":
+            from thinktalk.media.video import load_video
+
             video = load_video(source, visual=visual, want_audio=heard, allow_urls=allow_urls)
             patches, grid = patchify(video.frames, vision, visual)
             seconds_per_grid = vision.temporal_patch / video.fps
