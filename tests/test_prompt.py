@@ -3,29 +3,36 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from thinktalk import config as cfg
+from thinktalk import prompt as prompt_module
 from thinktalk.errors import InputError
 from thinktalk.media.timeline import audio_tokens
+from thinktalk.media.video import Video
 from thinktalk.prompt import (
     DEFAULT_SYSTEM,
     SPEECH_SYSTEM,
     Mark,
     Medium,
+    Prompt,
     PromptBuilder,
     Tokenizer,
+    build_prompt,
     render,
 )
 from thinktalk.weights.tokenizer import build_tokenizer
 
 CONFIG = cfg.tiny()
 IDS = CONFIG.thinker.ids
+EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
 @pytest.fixture(scope="module")
@@ -214,3 +221,110 @@ def test_a_limit_below_the_context(tokenizer: Tokenizer) -> None:
         builder.audio(torch.zeros(128, 400))
     with pytest.raises(InputError, match="at most 32768"):
         PromptBuilder(tokenizer, CONFIG, max_tokens=10**9).text("a " * 40_000)
+
+
+# --------------------------------------------------------------------------------------------------------------- media
+
+
+def tone(seconds: float, rate: int = 16_000) -> np.ndarray:
+    return (0.3 * np.sin(np.arange(round(seconds * rate)) * 0.1)).astype(np.float32)
+
+
+def counts(prompt: Prompt) -> list[int]:
+    return [int((prompt.token_ids == i).sum()) for i in (IDS.audio, IDS.image, IDS.video)]
+
+
+def build(tokenizer: Tokenizer, *parts: dict, **options) -> Prompt:
+    return build_prompt(user(*parts), tokenizer=tokenizer, config=CONFIG, speech=False, **options)
+
+
+def test_sounds_and_pictures_are_decoded(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    path = tmp_path / "picture.png"
+    Image.new("RGB", (140, 112), (200, 30, 30)).save(path)
+    prompt = build(
+        tokenizer,
+        {"type": "audio", "audio": (tone(2.0, 48_000), 48_000)},
+        {"type": "image", "image": path},
+        {"type": "image", "image": Image.new("RGB", (56, 84))},
+        {"type": "audio", "audio": tone(0.1)},
+    )
+    assert counts(prompt) == [50 + 2, 5 * 4 + 2 * 3, 0]
+    assert [tuple(mel.shape) for mel in prompt.audio] == [(128, 200), (128, 10)]
+    assert [(tuple(p.shape), grid) for p, grid in prompt.images] == [
+        ((80, 1176), (1, 8, 10)),
+        ((24, 1176), (1, 6, 4)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("part", "expected"),
+    [
+        ({"type": "audio", "audio": "/nowhere/a.wav"}, "/nowhere/a.wav: no such file"),
+        ({"type": "image", "image": b"no picture"}, "10 bytes: "),
+        ({"type": "audio", "audio": np.zeros(3, np.float32)}, "3 samples"),
+        ({"type": "audio", "audio": "http://example.org/a.wav"}, "example.org/a.wav: fetching"),
+        ({"type": "video", "video": b"no video"}, "8 bytes: "),
+        ({"type": "image", "image": None}, "NoneType: "),
+        ({"type": "video", "video": 3}, "int: "),
+        ({"type": "audio", "audio": ["a"]}, "list: "),
+    ],
+)
+def test_media_that_are_none(tokenizer: Tokenizer, part: dict, expected: str) -> None:
+    with pytest.raises(InputError, match=expected) as error:
+        build(tokenizer, part)
+    assert "\n" not in str(error.value)
+
+
+def test_a_video_in_memory_is_sampled_and_silent(tokenizer: Tokenizer) -> None:
+    frames = np.random.default_rng(0).integers(0, 255, (100, 28, 56, 3), np.uint8)
+    prompt = build(tokenizer, {"type": "video", "video": (frames, 25.0)})
+    ((patches, grid, seconds),) = prompt.videos
+    assert grid[0] == 4  # 4 s, 2 frames a second, 2 frames a grid
+    assert seconds == 1.0
+    assert patches.shape == (grid[0] * grid[1] * grid[2], 1176)
+    assert counts(prompt) == [0, 0, len(patches) // 4]
+
+
+@pytest.mark.parametrize("in_message", [None, True, False])
+@pytest.mark.parametrize("for_all", [None, True, False])
+def test_who_decides_whether_a_video_is_heard(
+    tokenizer: Tokenizer,
+    monkeypatch: pytest.MonkeyPatch,
+    in_message: bool | None,
+    for_all: bool | None,
+) -> None:
+    """The message, else the caller, else yes; and a video without a sound track is silent all the same."""
+
+    def load(source: str, *, want_audio: bool, **_: object) -> Video:
+        sound = tone(3.0) if want_audio and source == "sounding" else None
+        return Video(np.zeros((6, 28, 28, 3), np.uint8), 2.0, 3.0, sound)
+
+    monkeypatch.setattr(prompt_module, "load_video", load)
+    heard = in_message if in_message is not None else for_all is not False
+    for source, tokens in (("sounding", 75 if heard else 0), ("silent", 0)):
+        part = {"type": "video", "video": source}
+        if in_message is not None:
+            part["use_audio"] = in_message
+        prompt = build(tokenizer, part, use_audio_in_video=for_all)
+        assert counts(prompt) == [tokens, 0, 3]
+        assert len(prompt.audio) == (tokens > 0)
+
+
+def test_an_example_of_everything(tokenizer: Tokenizer) -> None:
+    """The shipped files: a question, a picture, a clip with sound."""
+    prompt = build(
+        tokenizer,
+        {"type": "audio", "audio": EXAMPLES / "question.wav"},
+        {"type": "image", "image": EXAMPLES / "picture.png"},
+        {"type": "video", "video": EXAMPLES / "clip.mp4"},
+        {"type": "text", "text": "What is this?"},
+    )
+    assert [len(prompt.audio), len(prompt.images), len(prompt.videos)] == [2, 1, 1]
+    merged = CONFIG.thinker.vision.merge**2
+    assert counts(prompt) == [
+        sum(audio_tokens(mel.shape[1]) for mel in prompt.audio),
+        len(prompt.images[0][0]) // merged,
+        len(prompt.videos[0][0]) // merged,
+    ]
+    assert prompt.positions.shape == (3, prompt.length)
+    assert "What is this?" in tokenizer.decode(prompt.token_ids)

@@ -25,6 +25,7 @@ from thinktalk.media.fetch import describe
 from thinktalk.media.image import image_patches, load_image, patchify
 from thinktalk.media.text import SPECIAL_TOKENS, TextStream, Tokenizer
 from thinktalk.media.timeline import Audio, Image, Text, Timeline, Video, audio_tokens, interleave
+from thinktalk.media.video import load_video
 
 __all__ = [
     "DEFAULT_SYSTEM", "SPECIAL_TOKENS", "SPEECH_SYSTEM", "Mark", "Medium", "Prompt", "PromptBuilder", "TextStream",
@@ -334,10 +335,14 @@ def _load(
             picture = load_image(source, allow_urls=allow_urls)
             builder.image(*image_patches(picture, vision, visual), name=name)
         case "video":
-            from thinktalk.media.video import load_video
-
-            video = load_video(source, visual=visual, want_audio=heard, allow_urls=allow_urls)
+            video = load_video(
+                source,
+                visual=visual,
+                want_audio=heard,
+                factor=vision.factor,
+                allow_urls=allow_urls,
+            )
             patches, grid = patchify(video.frames, vision, visual)
-            seconds_per_grid = vision.temporal_patch / video.fps
+            seconds = video.seconds_per_grid(vision.temporal_patch)
             sound = None if video.audio is None else mel(video.audio)
-            builder.video(patches, grid, seconds_per_grid, mel=sound, name=name)
+            builder.video(patches, grid, seconds, mel=sound, name=name)
