@@ -20,7 +20,7 @@ import soxr
 from thinktalk.errors import InputError
 from thinktalk.media.fetch import one_line, open_stream
 
-__all__ = ["Reach", "SoundSink", "decode_sound", "no_crash", "open_container", "sound_blocks"]
+__all__ = ["Reach", "SoundSink", "SoundTrack", "decode_sound", "no_crash", "open_container"]
 
 FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,ogg,mp3,wav,w64,flac,aac,avi,mpegts,mpeg,flv,asf,"
@@ -55,12 +55,24 @@ def no_crash(name: str, expected: str) -> Iterator[None]:
 def open_container(opened: bytes | Path, name: str, what: str) -> Iterator[Any]:
     """An open av container; errors inside the block become InputError."""
     options = {"format_whitelist": FORMATS, "protocol_whitelist": "none"}
+    with no_crash(name, what):
+        _check_avi(opened, name)
     with (
         no_crash(name, what),
         open_stream(opened) as file,
         av.open(file, options=options, metadata_errors="ignore") as container,
     ):
         yield container
+
+
+def _check_avi(opened: bytes | Path, name: str) -> None:
+    """FFmpeg plays a cut avi silently to where it ends; its RIFF header tells the size it had."""
+    size = len(opened) if isinstance(opened, bytes) else opened.stat().st_size
+    with open_stream(opened) as file:
+        head = file.read(12)
+    declared = int.from_bytes(head[4:8], "little") + 8
+    if head[:4] == b"RIFF" and head[8:] == b"AVI " and size < declared < 0x7FFF_0000:
+        raise InputError(f"{name}: is truncated, it declares {declared} bytes and holds {size}; expected a complete file")  # fmt: skip
 
 
 class Reach:
@@ -129,8 +141,9 @@ class SoundSink:
         mono = np.ascontiguousarray(mono, np.float32)
         self.blocks.append(self.resampler.resample_chunk(mono) if self.resampler else mono)
 
-    def silence(self, samples: int) -> None:
+    def silence(self, seconds: float) -> None:
         """Add zeros, in blocks."""
+        samples = round(seconds * self.rate)
         while samples > 0 and self.heard <= self.max_samples:
             block = min(samples, 1 << 16)
             self.push(np.zeros(block, np.float32))
@@ -143,51 +156,67 @@ class SoundSink:
         return np.concatenate(self.blocks) if self.blocks else np.zeros(0, np.float32)
 
 
-def decode_sound(
-    container: Any, opened: bytes | Path, *, sample_rate: int, max_seconds: float, name: str
-) -> np.ndarray:
-    """The first sound track as mono float32 (samples,), from its own first sample."""
-    stream = container.streams.audio[0]
-    sink, reach = None, Reach(container, opened)
-    for mono, rate, at_s in sound_blocks(container, stream, reach):
-        if sink is None:
-            sink, start_s = SoundSink(rate, sample_rate, max_seconds, name), at_s
-        if at_s is not None and start_s is not None:
-            gap = at_s - start_s - sink.heard / sink.rate
-            if gap > GAP_SECONDS:
-                sink.silence(round(gap * sink.rate))
-        sink.push(mono)
-    reach.check(name)
-    return sink.finish() if sink is not None else np.zeros(0, np.float32)
+class SoundTrack:
+    """Decodes the first sound track packet by packet into mono float32, holes in time filled with silence.
 
-
-def sound_blocks(
-    container: Any, stream: Any, reach: Reach
-) -> Iterator[tuple[np.ndarray, int, float | None]]:
-    """(mono float32 (n,), samples a second, seconds of the first sample or None) of each frame that decodes.
-
-    Packets that do not decode are left out (their place becomes silence); when none decodes the last error is raised.
+    Packets that do not decode are left out (their place becomes silence); when none decodes, finish raises the error.
     """
-    to_float = Planar()
-    error: Exception | None = None
-    decoded = False
-    for packet in container.demux():
-        reach.see(packet)
-        if packet.stream.index != stream.index:
-            continue
+
+    def __init__(self, container: Any, sample_rate: int, max_seconds: float, name: str):
+        self.index = container.streams.audio[0].index
+        self.sample_rate, self.max_seconds, self.name = sample_rate, max_seconds, name
+        self.to_mono = _Mono()
+        self.sink: SoundSink | None = None
+        self.start_s: float | None = None
+        self.error: Exception | None = None
+
+    def see(self, packet: Any) -> None:
+        """Decode a packet if it is of this track."""
+        if packet.stream.index != self.index:
+            return
         try:
             frames = packet.decode()
         except (av.FFmpegError, EOFError) as failure:
-            error = failure
-            continue
+            self.error = failure
+            return
         for frame in frames:
-            decoded = True
-            yield to_float(frame), frame.rate, frame.time
-    if error is not None and not decoded:
-        raise error
+            self._push(frame)
+
+    def _push(self, frame: Any) -> None:
+        rate, at_s = frame.rate, frame.time
+        if self.sink is None:
+            self.sink = SoundSink(rate, self.sample_rate, self.max_seconds, self.name)
+            self.start_s = at_s
+        if rate != self.sink.rate:
+            raise InputError(f"{self.name}: changes from {self.sink.rate} to {rate} samples a second on the way, expected one rate")  # fmt: skip
+        if at_s is not None and self.start_s is not None:
+            gap_s = at_s - self.start_s - self.sink.heard / rate
+            if gap_s > GAP_SECONDS:
+                self.sink.silence(min(gap_s, self.max_seconds + 1))
+        self.sink.push(self.to_mono(frame))
+
+    def finish(self) -> np.ndarray:
+        """Mono float32 (samples,) from the track's own first sample on; empty for an empty track."""
+        if self.sink is None:
+            if self.error is not None:
+                raise self.error
+            return np.zeros(0, np.float32)
+        return self.sink.finish()
 
 
-class Planar:
+def decode_sound(
+    container: Any, opened: bytes | Path, *, sample_rate: int, max_seconds: float, name: str
+) -> np.ndarray:
+    """The first sound track of a container as mono float32 (samples,)."""
+    track, reach = SoundTrack(container, sample_rate, max_seconds, name), Reach(container, opened)
+    for packet in container.demux():
+        reach.see(packet)
+        track.see(packet)
+    reach.check(name)
+    return track.finish()
+
+
+class _Mono:
     """An audio frame of any sample format as mono float32: the mean of its channels."""
 
     def __init__(self) -> None:
