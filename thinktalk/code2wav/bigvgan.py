@@ -20,25 +20,85 @@ __all__ = ["BigVGAN", "receptive_field"]
 
 MIN_DB, REFERENCE_DB = -115.0, 20.0
 TAPS = 12  # of the anti-aliasing filter, for a factor of 2
+REACH = TAPS // 2 - 1  # samples to each side that an anti-aliased activation hears: 5
+TILE_NUMBERS = 1 << 18  # an activation's working set: 1 MB, 2 MB at twice the rate
 EDGE_KERNEL = 7  # width of the first and the last convolution
 
 
 class SnakeBeta(nn.Module):
-    """x + sin^2(a x) / b with a = e^alpha, b = e^beta a channel, computed at twice the rate so that it does not alias."""
+    """x + sin^2(a x) / b, a = e^alpha and b = e^beta a channel, computed at twice the rate so that it does not alias.
+
+    Up: y[2m] = sum_j h[2j+1] x[m+2-j], y[2m+1] = sum_j h[2j] x[m+3-j]; both phases of a channel come out of one
+    depthwise convolution as neighbours in memory, so no zeros are multiplied and nothing is interleaved.
+    The scales cost nothing: with u = b x the rest is u + sin^2(a/b u), so b goes into the taps up and out of those down.
+    """
 
     def __init__(self, channels: int):
         super().__init__()
         self.alpha = nn.Parameter(torch.zeros(channels))
         self.beta = nn.Parameter(torch.zeros(channels))
 
-    def forward(self, x_BCL: Tensor) -> Tensor:
-        C = x_BCL.shape[1]
-        taps = _filter(x_BCL.device, x_BCL.dtype).expand(C, 1, TAPS)
-        x = F.pad(x_BCL, (5, 5), mode="replicate")
-        x = F.conv_transpose1d(x, 2 * taps, stride=2, groups=C)[..., 15:-15]
-        a, b = self.alpha.exp()[:, None], self.beta.exp()[:, None] + 1e-9
-        x = x + (x * a).sin().square() / b
-        return F.conv1d(F.pad(x, (5, 6), mode="replicate"), taps, stride=2, groups=C)
+    def forward(self, x_BC1L: Tensor) -> Tensor:
+        taps = _filter(x_BC1L.device, x_BC1L.dtype)
+        b_C111 = (self.beta.exp() + 1e-9)[:, None, None, None]
+        rate_1C11 = (self.alpha.exp() / b_C111.flatten())[:, None, None]
+        phases = [(2 * b_C111) * taps[start::2].flip(0) for start in (1, 0)]
+        args = torch.cat(phases), rate_1C11, taps / b_C111
+        L = x_BC1L.shape[3]
+        tile = max(1, TILE_NUMBERS // x_BC1L[..., 0].numel())
+        if x_BC1L.device.type != "cpu" or L <= 2 * tile:
+            return _snake(x_BC1L, *args)
+        parts = []
+        for start in range(0, L, tile):  # the chain of operations stays in the cache
+            left = min(start, REACH)
+            piece = _snake(x_BC1L[..., start - left : start + tile + REACH], *args)
+            parts.append(piece[..., left : left + tile])
+        return torch.cat(parts, 3)
+
+
+def _snake(x_BC1L: Tensor, up: Tensor, rate: Tensor, down: Tensor) -> Tensor:
+    B, C, _, L = x_BC1L.shape
+    x = F.pad(x_BC1L, (3, 3, 0, 0), mode="replicate")
+    x = torch.cat(
+        [x[..., :-1], x[..., 1:]], 1
+    )  # the even phase hears x[m-3 .. m+2], the odd x[m-2 .. m+3]
+    y_B2C1L = F.conv2d(x, up, groups=2 * C)
+    y_BLPC = y_B2C1L.permute(0, 3, 2, 1).reshape(B, 2 * L, 1, C)
+    u = y_BLPC.permute(0, 3, 2, 1)
+    wave = (u * rate).sin_()
+    u = F.pad(torch.addcmul(u, wave, wave), (5, 6, 0, 0), mode="replicate")
+    return F.conv2d(u, down, stride=(1, 2), groups=C)
+
+
+class Conv(nn.Conv1d):
+    """Convolution along time of (B, C, 1, L): channels last in memory is a 2-D privilege in torch."""
+
+    def forward(self, x_BC1L: Tensor) -> Tensor:
+        padding, dilation = (0, self.padding[0]), (1, self.dilation[0])
+        x, weight = _same_layout(x_BC1L, self.weight)
+        y = F.conv2d(x, weight, self.bias, padding=padding, dilation=dilation)
+        return _like(y, x_BC1L)
+
+
+class Upsample(nn.ConvTranspose1d):
+    """Transposed convolution along time of (B, C, 1, L)."""
+
+    def forward(self, x_BC1L: Tensor) -> Tensor:
+        padding, stride = (0, self.padding[0]), (1, self.stride[0])
+        x, weight = _same_layout(x_BC1L, self.weight)
+        y = F.conv_transpose2d(x, weight, self.bias, stride=stride, padding=padding)
+        return _like(y, x_BC1L)
+
+
+def _same_layout(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Input and 2-D weight in one memory order; torch would rearrange the weight, so the smaller one is rearranged."""
+    return x.contiguous() if weight.numel() > 2 * x.numel() else x, weight.unsqueeze(2)
+
+
+def _like(y: Tensor, x: Tensor) -> Tensor:
+    """y channels last where x is."""
+    last = torch.channels_last
+    return y.contiguous(memory_format=last) if x.is_contiguous(memory_format=last) else y
 
 
 class AMPBlock(nn.Module):
@@ -46,9 +106,13 @@ class AMPBlock(nn.Module):
 
     def __init__(self, channels: int, kernel: int, dilations: tuple[int, ...]):
         super().__init__()
-        conv = functools.partial(nn.Conv1d, channels, channels, kernel, padding="same")
-        self.convs1 = nn.ModuleList(conv(dilation=d) for d in dilations)
-        self.convs2 = nn.ModuleList(conv() for _ in dilations)
+
+        def conv(dilation: int) -> Conv:
+            padding = dilation * (kernel - 1) // 2
+            return Conv(channels, channels, kernel, dilation=dilation, padding=padding)
+
+        self.convs1 = nn.ModuleList(conv(d) for d in dilations)
+        self.convs2 = nn.ModuleList(conv(1) for _ in dilations)
         self.activations = nn.ModuleList(SnakeBeta(channels) for _ in range(2 * len(dilations)))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -70,9 +134,9 @@ class BigVGAN(Windowed):
         if any((k - r) % 2 or k < r for k, r in zip(kernels, rates, strict=True)):
             raise ConfigError(f"vocoder upsample_kernels {kernels} must exceed upsample_rates {rates} by even numbers")  # fmt: skip
         widths = [config.initial_channels >> i for i in range(len(rates) + 1)]
-        self.conv_pre = nn.Conv1d(config.num_mels, widths[0], EDGE_KERNEL, padding=EDGE_KERNEL // 2)
+        self.conv_pre = Conv(config.num_mels, widths[0], EDGE_KERNEL, padding=EDGE_KERNEL // 2)
         self.ups = nn.ModuleList(
-            nn.ConvTranspose1d(wide, narrow, k, r, padding=(k - r) // 2)
+            Upsample(wide, narrow, k, r, padding=(k - r) // 2)
             for wide, narrow, k, r in zip(widths, widths[1:], kernels, rates, strict=False)
         )
         self.resblocks = nn.ModuleList(
@@ -81,20 +145,25 @@ class BigVGAN(Windowed):
             for k, d in zip(config.resblock_kernels, config.resblock_dilations, strict=True)
         )
         self.activation_post = SnakeBeta(widths[-1])
-        self.conv_post = nn.Conv1d(widths[-1], 1, EDGE_KERNEL, padding=EDGE_KERNEL // 2, bias=False)
+        self.conv_post = Conv(widths[-1], 1, EDGE_KERNEL, padding=EDGE_KERNEL // 2, bias=False)
         self.ratio = Fraction(config.hop)
         self.left, self.lookahead = receptive_field(config)
 
     def compute(self, window: Tensor) -> Tensor:
-        _, C, _ = window.shape
-        assert C == self.config.num_mels, f"expected {self.config.num_mels} mel bands, got {C}"
-        x = self.conv_pre(_decibels(window))
+        bands = window.shape[1]
+        assert bands == self.config.num_mels, (
+            f"expected {self.config.num_mels} mel bands, got {bands}"
+        )
+        x = _decibels(window).unsqueeze(2)
+        if x.device.type == "cpu":
+            x = x.contiguous(memory_format=torch.channels_last)
+        x = self.conv_pre(x)
         per_scale = len(self.config.resblock_kernels)
         for i, up in enumerate(self.ups):
             x = up(x)
             blocks = self.resblocks[i * per_scale : (i + 1) * per_scale]
             x = sum(block(x) for block in blocks) / per_scale
-        return self.conv_post(self.activation_post(x)).squeeze(1).clamp(-1, 1)
+        return self.conv_post(self.activation_post(x))[:, 0, 0].clamp(-1, 1)
 
     def empty_input(self, batch: int, *, device=None, dtype=None) -> Tensor:
         return torch.zeros(batch, self.config.num_mels, 0, device=device, dtype=dtype)
@@ -115,7 +184,7 @@ def receptive_field(config: BigVGANConfig) -> tuple[int, int]:
         lo, hi = lo - edge - snake, hi + edge + snake
         for rate, kernel in zip(reversed(config.upsample_rates), reversed(config.upsample_kernels), strict=True):  # fmt: skip
             width = max(
-                sum(2 * snake + (k - 1) // 2 * (d + 1) for d in dilations)
+                sum(2 * REACH + (k - 1) // 2 * (d + 1) for d in dilations)
                 for k, dilations in zip(config.resblock_kernels, config.resblock_dilations, strict=True)
             )  # fmt: skip
             pad = (kernel - rate) // 2
