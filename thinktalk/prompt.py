@@ -200,7 +200,8 @@ class PromptBuilder:
         self._tokenizer = tokenizer
         self._ids: TokenIds = thinker.ids
         self._merge = thinker.vision.merge
-        self._limit = min(thinker.text.max_positions, max_tokens or thinker.text.max_positions)
+        context = thinker.text.max_positions
+        self._limit = context if max_tokens is None else min(context, max_tokens)
         self._timeline = Timeline(
             positions_per_second=thinker.positions_per_second, chunk_seconds=thinker.chunk_seconds
         )

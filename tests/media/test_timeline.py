@@ -17,6 +17,7 @@ from thinktalk.media.timeline import (
     audio_tokens,
     grid_times,
     interleave,
+    picture_positions,
     rope_positions,
 )
 
@@ -123,6 +124,25 @@ def test_fork_is_independent() -> None:
     timeline.place(Image(20, 3))
     assert (kept.tokens, kept.following, kept.largest) == (5, 5, 4)
     assert torch.equal(kept.place(Text(2))[0], torch.tensor([5, 6]))
+
+
+@given(st.integers(1, 9), st.integers(1, 3), st.integers(0, 49))
+def test_a_live_video_is_placed_as_it_comes(chunks: int, side: int, rest: int) -> None:
+    """Two grids and 50 audio tokens every 2 s, without knowing the end: the positions are those of the whole."""
+    whole = Video(2 * chunks, side, side + 1, 1.0, audio_tokens=50 * (chunks - 1) + rest + 1)
+    timeline = Timeline()
+    pieces = [timeline.place(Text(4)), timeline.place_ids(1, together=2)]
+    start, times = timeline.following, grid_times(2 * chunks, 1.0)
+    for chunk in range(chunks):
+        arrived = times[2 * chunk : 2 * chunk + 2]
+        pieces.append(timeline.place_piece(picture_positions(start, arrived, side, side + 1)))
+        heard = range(50 * chunk, min(50 * chunk + 50, whole.audio_tokens))
+        sound = start + torch.tensor(heard).expand(3, -1)
+        pieces.append(timeline.place_piece(sound))
+    pieces += [timeline.place_ids(1, together=2), timeline.place(Text(3))]
+    positions, delta = rope_positions([Text(4), whole, Text(3)])
+    assert torch.equal(torch.cat(pieces, 1), positions)
+    assert timeline.delta == delta
 
 
 def test_rates_of_a_configuration() -> None:

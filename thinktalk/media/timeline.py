@@ -20,7 +20,7 @@ from torch import Tensor
 
 __all__ = [
     "Audio", "Image", "Run", "Span", "Text", "Timeline", "Video", "audio_tokens", "grid_times", "interleave",
-    "rope_positions",
+    "picture_positions", "rope_positions",
 ]  # fmt: skip
 
 POSITIONS_PER_SECOND = 25  # 40 ms an id, the rate of audio tokens
