@@ -26,8 +26,9 @@ from thinktalk.stream import Blocked
 
 __all__ = ["AudioEncoder", "audio_token_count"]
 
-PASS_BLOCKS = 32
-"""Blocks that run together at most (64 s of sound): bounds the activations, 65 MB in the widest layer at the official size."""
+PASS_BLOCKS = 16
+"""Blocks that run together at most (32 s of sound): bounds the activations, 33 MB in the widest place at the official size,
+which malloc still keeps for the next layer instead of giving it back to the system."""
 
 
 def audio_token_count(mel_frames: int) -> int:
@@ -97,7 +98,8 @@ class AudioEncoder(Blocked):
 
     def _run(self, groups: Sequence[Tensor]) -> list[Tensor]:
         """Pieces (C, M, L) of each length -> tokens (S // 2, D) of every piece, in order."""
-        fronts = [self._front(mel.to(self.norm.weight.dtype)) for mel in groups]
+        weight = self.norm.weight
+        fronts = [self._front(mel.to(weight.device, weight.dtype)) for mel in groups]
         runs = [(x_CSD.shape[0], x_CSD.shape[1]) for x_CSD in fronts]
         x_ND = torch.cat([x_CSD.flatten(0, 1) for x_CSD in fronts])
         for layer in self.layers:
@@ -121,9 +123,7 @@ class AudioEncoder(Blocked):
 
 
 @functools.lru_cache(maxsize=8)
-@torch.inference_mode(
-    False
-)  # cached: a tensor born in inference mode could never take part in training
+@torch.inference_mode(False)  # cached: a tensor born in inference mode can never be trained with
 def _sinusoids(length: int, width: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     """Whisper's positions (length, width): sines, then cosines, of frequencies from 1 down to 1 / 10000."""
     half = width // 2

@@ -11,7 +11,6 @@ Letters: N patches, U = N / 4 merge units (2x2 patches, 4 consecutive tokens), G
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import groupby
 
 import torch
 import torch.nn.functional as F
@@ -26,8 +25,9 @@ from thinktalk.stream import Blocked
 
 __all__ = ["Grid", "VisionEncoder", "VisionStream"]
 
-PASS_PATCHES = 8192
-"""Patches that run together at most (or one frame, if it is larger): bounds the activations, 330 MB at the official size."""
+PASS_PATCHES = 4096
+"""Patches that run together at most (or one frame, if it is larger): bounds the activations, 112 MB in the widest place at
+the official size."""
 
 
 class VisionBlock(nn.Module):
@@ -78,29 +78,34 @@ class VisionEncoder(nn.Module):
         >>> [x.shape for x in encoder.encode([torch.zeros(64, 1176)], [(1, 8, 8)])]
         [torch.Size([16, 2048])]
         """
-        for pixels, (t, h, w) in zip(patches, grids, strict=True):
-            assert pixels.shape == (t * h * w, self.config.patch_values) and t > 0, (
-                f"grid {(t, h, w)} does not fit patches {tuple(pixels.shape)}"
-            )
-            assert h % self.config.merge == 0 == w % self.config.merge, f"grid {(t, h, w)} is odd"
-        # frames of one size stand together, so that a full layer is one attention call for each size
-        order = sorted(range(len(grids)), key=lambda i: (grids[i][1] * grids[i][2], grids[i]))
-        frames = [(i, grids[i][1] * grids[i][2]) for i in order for _ in range(grids[i][0])]
-        taken = [0] * len(grids)  # patches of each picture or video that earlier passes ran
+        for pixels, grid in zip(patches, grids, strict=True):
+            self._check(pixels, grid)
         tokens: list[list[Tensor]] = [[] for _ in grids]
-        for batch in _passes(frames):
-            parts, clips = [], []
-            for (i, size), same in groupby(batch):
-                count = len(list(same))
-                parts.append(patches[i].narrow(0, taken[i], count * size))
-                clips.append((count, *grids[i][1:]))
-                taken[i] += count * size
-            outputs = self._run(parts[0] if len(parts) == 1 else torch.cat(parts), tuple(clips))
-            for ((i, _), _), output in zip(groupby(batch), outputs, strict=True):
+        for batch in _passes(grids):
+            parts = []
+            for i, first, count in batch:
+                _, h, w = grids[i]
+                parts.append(patches[i].narrow(0, first * h * w, count * h * w))
+            outputs = self._run(
+                parts[0] if len(parts) == 1 else torch.cat(parts),
+                tuple((count, *grids[i][1:]) for i, _, count in batch),
+            )
+            for (i, _, _), output in zip(batch, outputs, strict=True):
                 tokens[i].append(output)
         return [part[0] if len(part) == 1 else torch.cat(part) for part in tokens]
 
     forward = encode
+
+    def _check(self, pixels: Tensor, grid: Grid) -> None:
+        t, h, w = grid
+        merge, shape = self.config.merge, (t * h * w, self.config.patch_values)
+        assert min(grid) > 0, f"grid {grid} is empty"
+        assert h % merge == w % merge == 0, (
+            f"grid {grid} does not divide into {merge}x{merge} units"
+        )
+        assert pixels.shape == shape, (
+            f"grid {grid} needs patches {shape}, got {tuple(pixels.shape)}"
+        )
 
     def _run(self, patches: Tensor, clips: tuple[Grid, ...]) -> list[Tensor]:
         """Patches of several clips, one after another -> tokens of each."""
@@ -125,16 +130,24 @@ class VisionEncoder(nn.Module):
         return list(self.merger(x_ND).split([t * h * w // config.merge**2 for t, h, w in clips]))
 
 
-def _passes(frames: Sequence[tuple[int, int]]) -> Iterator[list[tuple[int, int]]]:
-    """Consecutive frames (picture, patches), as many as fit PASS_PATCHES, at least one."""
-    batch: list[tuple[int, int]] = []
-    filled = 0
-    for frame in frames:
-        if batch and filled + frame[1] > PASS_PATCHES:
-            yield batch
-            batch, filled = [], 0
-        batch.append(frame)
-        filled += frame[1]
+def _passes(grids: Sequence[Grid]) -> Iterator[list[tuple[int, int, int]]]:
+    """What runs together: (picture, first frame, frames), at most PASS_PATCHES patches but at least a frame.
+
+    Frames of one size stand together, so that a full layer is one attention call for each size.
+    """
+    batch: list[tuple[int, int, int]] = []
+    room = PASS_PATCHES
+    for i in sorted(range(len(grids)), key=lambda i: (grids[i][1] * grids[i][2], grids[i])):
+        t, h, w = grids[i]
+        first = 0
+        while first < t:
+            count = min(t - first, max(room // (h * w), 0 if batch else 1))
+            if count <= 0:
+                yield batch
+                batch, room = [], PASS_PATCHES
+                continue
+            batch.append((i, first, count))
+            first, room = first + count, room - count * h * w
     if batch:
         yield batch
 

@@ -55,9 +55,7 @@ class Plan:
 
 
 @functools.lru_cache(maxsize=8)
-@torch.inference_mode(
-    False
-)  # cached: a tensor born in inference mode could never take part in training
+@torch.inference_mode(False)  # cached: a tensor born in inference mode can never be trained with
 def plan_windows(
     clips: tuple[Grid, ...],
     *,

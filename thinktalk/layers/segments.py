@@ -31,17 +31,20 @@ def attend_segments(q_NHK: Tensor, k_NHK: Tensor, v_NHK: Tensor, runs: Sequence[
     >>> x = torch.randn(7, 2, 8); attend_segments(x, x, x, [(2, 3), (1, 1)]).shape
     torch.Size([7, 16])
     """
-    N, H, K = q_NHK.shape
-    assert sum(count * size for count, size in runs) == N, f"runs {runs} do not cover {N} tokens"
-    outputs, start = [], 0
-    for C, S in runs:
-        q_CHSK, k_CHSK, v_CHSK = (
-            x[start : start + C * S].view(C, S, H, K).transpose(1, 2) for x in (q_NHK, k_NHK, v_NHK)
-        )
-        y_CHSK = F.scaled_dot_product_attention(q_CHSK, k_CHSK, v_CHSK)
-        outputs.append(y_CHSK.transpose(1, 2).reshape(C * S, H * K))
-        start += C * S
+    sizes = [C * S for C, S in runs]
+    assert sum(sizes) == len(q_NHK), f"runs {runs} do not cover {len(q_NHK)} tokens"
+    parts = (x_NHK.split(sizes) for x_NHK in (q_NHK, k_NHK, v_NHK))
+    outputs = [_attend(*qkv, *run) for *qkv, run in zip(*parts, runs, strict=True)]
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+
+
+def _attend(q_NHK: Tensor, k_NHK: Tensor, v_NHK: Tensor, C: int, S: int) -> Tensor:
+    """C segments of S tokens in one call."""
+    q_CHSK, k_CHSK, v_CHSK = (
+        x_NHK.unflatten(0, (C, S)).transpose(1, 2) for x_NHK in (q_NHK, k_NHK, v_NHK)
+    )
+    y_CHSK = F.scaled_dot_product_attention(q_CHSK, k_CHSK, v_CHSK)
+    return y_CHSK.transpose(1, 2).reshape(C * S, -1)
 
 
 def rotate(x_NHK: Tensor, rotary: Rotary) -> Tensor:
