@@ -9,6 +9,7 @@ user's text are ordinary text here. Letters: T tokens, L mel frames, N patches.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -323,25 +324,22 @@ def _load(
     """Decode one medium and write it down."""
     source, vision, visual = medium.source, config.thinker.vision, config.visual
     name = describe(source)
-    rate = config.mel.sample_rate
+    if not isinstance(source, (str, os.PathLike)):
+        name = f"{medium.where} ({name})"  # bytes and arrays have no name of their own
+    rate, opening = config.mel.sample_rate, dict(name=name, allow_urls=allow_urls)
 
     def mel(pcm: np.ndarray) -> Tensor:
         return log_mel(torch.from_numpy(pcm)[None], config.mel)[0]
 
     match medium.kind:
         case "audio":
-            pcm = load_audio(source, sample_rate=rate, allow_urls=allow_urls)
-            builder.audio(mel(pcm), name=name)
+            builder.audio(mel(load_audio(source, sample_rate=rate, **opening)), name=name)
         case "image":
-            picture = load_image(source, allow_urls=allow_urls)
+            picture = load_image(source, **opening)
             builder.image(*image_patches(picture, vision, visual), name=name)
         case "video":
             video = load_video(
-                source,
-                visual=visual,
-                want_audio=heard,
-                factor=vision.factor,
-                allow_urls=allow_urls,
+                source, visual=visual, want_audio=heard, factor=vision.factor, **opening
             )
             patches, grid = patchify(video.frames, vision, visual)
             seconds = video.seconds_per_grid(vision.temporal_patch)
