@@ -20,7 +20,13 @@ import soundfile
 import torch
 
 from thinktalk.errors import InputError
-from thinktalk.media.container import SoundSink, decode_sound, no_crash, open_container
+from thinktalk.media.container import (
+    SoundSink,
+    decode_sound,
+    mean_channels,
+    no_crash,
+    open_container,
+)
 from thinktalk.media.fetch import describe, one_line, open_source, open_stream
 
 __all__ = ["MAX_SECONDS", "MIN_SECONDS", "load_audio", "write_wav"]
@@ -115,15 +121,15 @@ def _from_array(
     sink = SoundSink(int(rate), sample_rate, max_seconds, name)
     block = max(1, (1 << 20) // (samples.shape[1] if samples.ndim == 2 and samples.shape[1] else 1))
     for start in range(0, len(samples), block):
-        part = _scaled(samples[start : start + block])
-        sink.push(part.mean(1, dtype=np.float32) if part.ndim == 2 else part)
+        sink.push(mean_channels(_scaled(samples[start : start + block])))
     return sink.finish()
 
 
 def _scaled(samples: np.ndarray) -> np.ndarray:
     """Floats as they are, integers by their full scale."""
     if samples.dtype.kind == "f":
-        return samples.astype(np.float32)
+        with np.errstate(over="ignore"):  # float64 beyond float32: SoundSink will refuse it
+            return samples.astype(np.float32)
     half = 1 << (8 * samples.dtype.itemsize - 1)
     middle = half if samples.dtype.kind == "u" else 0  # unsigned sound rests in the middle
     return ((samples.astype(np.float64) - middle) / half).astype(np.float32)
@@ -164,7 +170,7 @@ def _by_soundfile(
             sink = SoundSink(sound.samplerate, sample_rate, max_seconds, name)
             block = max(1, (1 << 20) // sound.channels)
             while len(part := sound.read(block, dtype="float32", always_2d=True)):
-                sink.push(part[:, 0] if part.shape[1] == 1 else part.mean(1, dtype=np.float32))
+                sink.push(mean_channels(part))
             if sink.heard < sound.frames < 1 << 48:  # more: the writer did not know the length
                 raise InputError(f"{name}: is truncated, it declares {sound.frames} samples and holds {sink.heard}")  # fmt: skip
             return sink.finish()

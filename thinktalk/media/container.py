@@ -20,7 +20,15 @@ import soxr
 from thinktalk.errors import InputError
 from thinktalk.media.fetch import one_line, open_stream
 
-__all__ = ["Reach", "SoundSink", "SoundTrack", "decode_sound", "no_crash", "open_container"]
+__all__ = [
+    "Reach",
+    "SoundSink",
+    "SoundTrack",
+    "decode_sound",
+    "mean_channels",
+    "no_crash",
+    "open_container",
+]
 
 FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,ogg,mp3,wav,w64,flac,aac,avi,mpegts,mpeg,flv,asf,"
@@ -230,4 +238,12 @@ class _Mono:
             self.convert = av.AudioResampler(format="fltp", layout=frame.layout, rate=frame.rate)
         frame.pts = None  # the converter would fill or drop samples at jumps in time
         planes = [part.to_ndarray() for part in self.convert.resample(frame)]
-        return np.concatenate(planes, 1).mean(0, dtype=np.float32) if planes else np.zeros(0, np.float32)  # fmt: skip
+        return mean_channels(np.concatenate(planes, 1).T) if planes else np.zeros(0, np.float32)
+
+
+def mean_channels(samples: np.ndarray) -> np.ndarray:
+    """(S,) float32 of floats (S,) or (S, channels)."""
+    if samples.ndim == 1 or samples.shape[1] == 1:
+        return samples.reshape(-1).astype(np.float32)
+    with np.errstate(invalid="ignore", over="ignore"):  # inf - inf: SoundSink will refuse it
+        return samples.mean(1, dtype=np.float32)

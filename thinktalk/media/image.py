@@ -9,10 +9,12 @@ Bit-equal to the reference's PIL backend. T frames, H, W pixels, C colours, P pa
 
 from __future__ import annotations
 
+import contextlib
 import functools
-import io
+import logging
 import math
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +28,15 @@ from thinktalk.errors import InputError
 from thinktalk.media.container import no_crash
 from thinktalk.media.fetch import describe, open_source, open_stream
 
-__all__ = ["image_patches", "load_image", "patchify", "resize_image", "smart_resize", "to_rgb"]
+__all__ = [
+    "image_patches", "load_image", "open_picture", "patchify", "quiet", "resize_image", "smart_resize", "to_rgb",
+]  # fmt: skip
 
-FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "AVIF", "GIF", "BMP", "TIFF")
+logging.getLogger("PIL").addHandler(
+    logging.NullHandler()
+)  # else its errors about damaged files go to stderr
+
+FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "GIF", "BMP", "TIFF")
 """What Pillow may open: its other readers run foreign programs or are rarely looked after."""
 MAX_PIXELS = 89_478_485
 """Largest picture decoded (Pillow's own limit against decompression bombs)."""
@@ -43,24 +51,31 @@ def load_image(source: Any, *, name: str | None = None, allow_urls: bool = False
     Raises InputError.
     """
     label = describe(source, name=name)
-    with no_crash(label, EXPECTED):
+    with no_crash(label, EXPECTED), quiet():
         if isinstance(source, Image.Image):
             _check_pixels(*source.size, label)
             return to_rgb(_upright(source))
         if isinstance(source, (np.ndarray, Tensor)):
             return _from_array(np.asarray(source), label)
         opened = open_source(source, allow_urls=allow_urls, what=EXPECTED)
-        with open_stream(opened) as file:
-            picture = _open(file, label)
-            with picture:
-                picture.load()
-                return to_rgb(_upright(picture))
+        with open_picture(opened, label) as picture:
+            picture.load()
+            return to_rgb(_upright(picture))
 
 
-def open_picture(opened: bytes | Path, name: str) -> Image.Image:
-    """A Pillow image (perhaps animated) that is not decoded yet, its size checked; to be closed by the caller."""
-    data = opened if isinstance(opened, bytes) else opened.read_bytes()
-    return _open(io.BytesIO(data), name)
+@contextlib.contextmanager
+def open_picture(opened: bytes | Path, name: str) -> Iterator[Image.Image]:
+    """A Pillow image (perhaps animated) that is not decoded yet, its size checked."""
+    with open_stream(opened) as file, _open(file, name) as picture:
+        yield picture
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Pillow's warnings about odd metadata, and its own bomb warning, are no news: our limits speak."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _open(file: Any, name: str) -> Image.Image:
@@ -68,9 +83,7 @@ def _open(file: Any, name: str) -> Image.Image:
     file.seek(0)
     if head[4:8] == b"ftyp" and b"avif" not in head and b"avis" not in head:
         return _open_heif(file, name)
-    with warnings.catch_warnings():  # our own limit speaks, and odd metadata is no news
-        warnings.simplefilter("ignore")
-        picture = Image.open(file, formats=FORMATS)
+    picture = Image.open(file, formats=FORMATS)
     _check_pixels(*picture.size, name)
     return picture
 

@@ -31,7 +31,7 @@ from thinktalk.media.container import (
     open_container,
 )  # fmt: skip
 from thinktalk.media.fetch import describe, open_source, open_stream
-from thinktalk.media.image import open_picture, resize_image, smart_resize, to_rgb
+from thinktalk.media.image import open_picture, quiet, resize_image, smart_resize, to_rgb
 
 __all__ = ["MAX_SECONDS", "Video", "choose_frames", "load_video", "video_size"]
 
@@ -79,7 +79,7 @@ def load_video(
     already, at visual.video_fps. Raises InputError for what is not a video, has no frames, or is too long or large.
     """
     label = describe(source, name=name)
-    with no_crash(label, EXPECTED):
+    with no_crash(label, EXPECTED), quiet():
         if isinstance(source, tuple):
             if len(source) != 2:
                 raise InputError(f"{label}: is a tuple of {len(source)}, expected (frames, fps)")
@@ -320,8 +320,9 @@ def _from_animation(opened: bytes | Path, visual: VisualConfig, factor: int, nam
             times_s.append(times_s[-1] + (ms / 1e3 if ms >= 20 else 0.1))  # as browsers show it
         if times_s[-1] > MAX_SECONDS:
             raise _too_long(name, times_s[-1])
-        chosen, fps, seconds = choose_frames(np.array(times_s), visual)
-        out = _Canvas(len(chosen), visual, factor, name)
+    chosen, fps, seconds = choose_frames(np.array(times_s), visual)
+    out = _Canvas(len(chosen), visual, factor, name)
+    with open_picture(opened, name) as picture:  # anew: Pillow rewinds animated png badly
         for i in chosen:
             picture.seek(int(i))
             out.add(to_rgb(picture.copy()))
