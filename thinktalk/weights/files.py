@@ -1,6 +1,6 @@
 """Reading safetensors: a directory's tensors by name, seen as views of the file or read in pieces.
 
-    directory -> TensorFiles {name: Entry} -> view(name) no copy | read(name, out=) at most 8 MiB beside the destination
+    directory -> TensorFiles {name: Entry} -> view(name) no copy | read(name, out=) at most 4 MiB beside the destination
 
 Everything read from a header or an index is checked before it is used, so a damaged file is one clear WeightsError.
 """
@@ -36,7 +36,7 @@ DTYPES = {
 }  # fmt: skip
 """Safetensors' names of the element types that we read and write."""
 
-_PIECE = 8 << 20  # bytes read at once when a tensor is cast or moved
+_PIECE = 4 << 20  # bytes read at once when a tensor is cast or moved
 _HEADER_LIMIT = 100_000_000  # bytes; the format's own limit
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -87,6 +87,7 @@ class TensorFiles:
         directory = Path(directory)
         self.entries: dict[str, Entry] = {}
         self._storages: dict[Path, torch.UntypedStorage] = {}
+        self._piece: Tensor | None = None
         if (directory / INDEX).exists():
             self._open_index(directory / INDEX, wanted)
         elif (directory / SINGLE).exists():
@@ -101,7 +102,7 @@ class TensorFiles:
     def of(cls, entries: dict[str, Entry]) -> TensorFiles:
         """The tensors of headers read already."""
         files = cls.__new__(cls)
-        files.entries, files._storages = entries, {}
+        files.entries, files._storages, files._piece = entries, {}, None
         return files
 
     def _open_index(self, path: Path, wanted: Callable[[str], bool]) -> None:
@@ -162,7 +163,7 @@ class TensorFiles:
             out = torch.empty(entry.shape, dtype=entry.dtype)
         flat, size = out.detach().reshape(-1), entry.dtype.itemsize
         same = flat.device.type == "cpu" and flat.dtype == entry.dtype
-        piece = None if same else torch.empty(_PIECE // size, dtype=entry.dtype)
+        piece = None if same else self._landing().view(entry.dtype)
         with open(entry.path, "rb", buffering=0) as file:
             file.seek(entry.start)
             for start in range(0, flat.numel(), _PIECE // size):
@@ -172,6 +173,13 @@ class TensorFiles:
                 if piece is not None:
                     target.copy_(landing)
         return out
+
+
+    def _landing(self) -> Tensor:
+        """Where pieces land that are cast or moved; one for all, since many would leave holes in the heap."""
+        if self._piece is None or len(self._piece) != _PIECE:
+            self._piece = torch.empty(_PIECE, dtype=torch.uint8)
+        return self._piece
 
 
 def _fill(file: Any, buffer: Any, entry: Entry) -> None:
