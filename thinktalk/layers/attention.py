@@ -62,7 +62,7 @@ class Attention(nn.Module):
         B, T, _ = x.shape
         H, N, K = self.num_heads, self.num_kv_heads, self.head_dim
         qk_BTHK = torch.cat((direct(self.q, x), direct(self.k, x)), -1).view(B, T, H + N, K)
-        q_BTHK, k_BTNK = rotate(qk_BTHK, turn).split((H, N), 2)
+        q_BTHK, k_BTNK = rotate(qk_BTHK, turn).split_with_sizes((H, N), 2)
         k, v = k_BTNK.transpose(1, 2), direct(self.v, x).view(B, T, N, K).transpose(1, 2)
         if cache is None or reach is None:
             return direct(self.o, attend(q_BTHK, k, v, None))

@@ -28,18 +28,17 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(width))
 
     def forward(self, x: Tensor) -> Tensor:
-        half = x.dtype.itemsize < 4
-        if not x.is_cpu:
-            if half:
-                return torch.rms_norm(x, self.shape, None, self.eps) * self.weight
-            return torch.rms_norm(x, self.shape, self.weight, self.eps)
-        # on the CPU rms_norm is seven kernels, this is five: 6.9 us against 4.5 for one token, and less memory traffic
-        precise = torch.float32 if half else x.dtype
-        size = torch.linalg.vector_norm(x, 2, -1, True, dtype=precise)
-        scale = torch.addcmul(
-            _constant(self.eps, precise), size, size, value=1 / self.shape[0]
-        ).rsqrt_()
-        return (x * scale).to(x.dtype).mul_(self.weight)  # mean(x^2) = |x|^2 / D
+        dtype, weight = x.dtype, self.weight
+        precise = dtype if dtype.itemsize >= 4 else torch.float32
+        if x.is_cpu:
+            # rms_norm is seven kernels there, this is five: for one token 6.9 us against 4.5, and less memory traffic
+            size = torch.linalg.vector_norm(x, 2, -1, True, dtype=precise)  # mean(x^2) = |x|^2 / D
+            mean = torch.addcmul(_constant(self.eps, precise), size, size, value=1 / self.shape[0])
+            y = x * mean.rsqrt_()
+            return y.mul_(weight) if precise is dtype else y.to(dtype).mul_(weight)
+        if precise is dtype:
+            return torch.rms_norm(x, self.shape, weight, self.eps)
+        return torch.rms_norm(x, self.shape, None, self.eps) * weight
 
     def extra_repr(self) -> str:
         return f"{self.shape[0]}, eps={self.eps}"

@@ -45,7 +45,8 @@ def rotary(
     frequency_K, axis_K = _frequencies(sections, theta, positions.device, precise)
     ids_BTK = positions.transpose(1, 2).index_select(2, axis_K)
     angle_BT1K = (ids_BTK * frequency_K).unsqueeze(2)  # int64 x precise = precise
-    return Rotary(angle_BT1K.cos().to(dtype), angle_BT1K.sin().to(dtype))
+    cos, sin = angle_BT1K.cos(), angle_BT1K.sin()
+    return Rotary(cos, sin) if precise is dtype else Rotary(cos.to(dtype), sin.to(dtype))
 
 
 def rotate(x_BTHK: Tensor, turn: Rotary) -> Tensor:

@@ -148,7 +148,8 @@ class Sampler:
         """Choose from logits (B, V) and count the chosen tokens (B,) int64 as seen. The logits are left as they were."""
         scores = self.penalised(logits, state)
         chosen = scores.argmax(-1) if self.greedy else self._draw(scores, state)
-        state.see(chosen.unsqueeze(1))
+        if state.seen is not None:
+            state.see(chosen.unsqueeze(1))
         return chosen
 
     def penalised(self, logits: Tensor, state: SamplerState) -> Tensor:
