@@ -46,7 +46,7 @@ class SnakeBeta(nn.Module):
         args = torch.cat(phases), rate_1C11, taps / b_C111
         L = x_BC1L.shape[3]
         tile = max(1, TILE_NUMBERS // x_BC1L[..., 0].numel())
-        if x_BC1L.device.type != "cpu" or L <= 2 * tile:
+        if x_BC1L.device.type != "cpu" or 2 * tile >= L:
             return _snake(x_BC1L, *args)
         parts = []
         for start in range(0, L, tile):  # the chain of operations stays in the cache

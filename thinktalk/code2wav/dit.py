@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from thinktalk.code2wav.speaker import SpeakerEncoder, Voice
 from thinktalk.config import DiTConfig
 from thinktalk.errors import InputError
+from thinktalk.layers.linear import Linear, linear
 
 __all__ = ["Condition", "DiT", "Modulation"]
 
@@ -32,12 +33,12 @@ TIME_FEATURES = 256  # sines and cosines of 1000 t
 class Condition:
     """All of an evaluation that is the same at every time of the flow."""
 
-    constant_NFD: Tensor  # the input layer's share of speaker, codes, voice and bias
-    cos_NFK: Tensor  # (N, F, K/2) rotary table of the absolute frame index
-    sin_NFK: Tensor
-    own_N11F: Tensor | None  # which frames of a block exist; None when all do
-    back_N11F: Tensor  # (N, 1, 1, 2F) ... of [block before, own block]
-    ahead_N11F: Tensor  # (N, 1, 1, 2F) ... of [own block, block after]
+    constant: Tensor  # (N, F, D) the input layer's share of speaker, codes, voice and bias
+    cos: Tensor  # (N, F, K/2) rotary table of the absolute frame index
+    sin: Tensor
+    own: Tensor | None  # (N, 1, 1, F) which frames of a block exist; None when all do
+    back: Tensor  # (N, 1, 1, 2F) ... of [block before, own block]
+    ahead: Tensor  # (N, 1, 1, 2F) ... of [own block, block after]
     frames: tuple[int, ...]  # mel frames of each utterance
     guided: bool  # whether the free half is there
 
@@ -46,9 +47,8 @@ class Condition:
 class Modulation:
     """Shift, scale and gate of every layer at some times; one computation serves all utterances and both halves."""
 
-    layers: tuple[
-        Tensor, ...
-    ]  # each (S, 6, D); of one time (6, D); of one time a block (N, 1, 6, D)
+    # each (S, 6, D) for S times; (6, D) for one; (N, 1, 6, D) for one a block
+    layers: tuple[Tensor, ...]
     final: Tensor  # (S, 2, D): scale, then shift
 
     def at(self, index: int | Tensor) -> Modulation:
@@ -74,12 +74,12 @@ class InputLayer(nn.Module):
 
     def changing(self, x: Tensor) -> Tensor:
         """The mel's share."""
-        return F.linear(x, self.weight[:, : self.widths[0]])
+        return linear(x, self.weight[:, : self.widths[0]])
 
     def constant(self, speaker: Tensor, codes: Tensor, voice: Tensor) -> Tensor:
         """The share of the speaker vector, the code embeddings and the voice's `cond`, and the bias."""
         _, w_speaker, w_codes, w_voice = self.weight.split(self.widths, 1)
-        return F.linear(speaker, w_speaker, self.bias) + F.linear(codes, w_codes) + F.linear(voice, w_voice)  # fmt: skip
+        return linear(speaker, w_speaker, self.bias) + linear(codes, w_codes) + linear(voice, w_voice)  # fmt: skip
 
 
 class TimeEmbedding(nn.Module):
@@ -87,8 +87,8 @@ class TimeEmbedding(nn.Module):
 
     def __init__(self, width: int):
         super().__init__()
-        self.up = nn.Linear(TIME_FEATURES, width)
-        self.down = nn.Linear(width, width)
+        self.up = Linear(TIME_FEATURES, width)
+        self.down = Linear(width, width)
 
     def forward(self, time_S: Tensor) -> Tensor:
         half = TIME_FEATURES // 2
@@ -104,10 +104,10 @@ class Attention(nn.Module):
     def __init__(self, config: DiTConfig, look_back: bool, look_ahead: bool):
         super().__init__()
         inner = config.num_heads * config.head_dim
-        self.q = nn.Linear(config.width, inner)
-        self.k = nn.Linear(config.width, inner)
-        self.v = nn.Linear(config.width, inner)
-        self.o = nn.Linear(inner, config.width)
+        self.q = Linear(config.width, inner)
+        self.k = Linear(config.width, inner)
+        self.v = Linear(config.width, inner)
+        self.o = Linear(inner, config.width)
         self.num_heads, self.head_dim = config.num_heads, config.head_dim
         self.look_back, self.look_ahead = look_back, look_ahead
 
@@ -115,9 +115,9 @@ class Attention(nn.Module):
         N, frames, _ = x_NFD.shape
         shape = (N, frames, self.num_heads, self.head_dim)
         q_NFHK, k_NFHK, v_NFHK = (m(x_NFD).view(shape) for m in (self.q, self.k, self.v))
-        rotate_first_head_(q_NFHK, c.cos_NFK, c.sin_NFK)
-        rotate_first_head_(k_NFHK, c.cos_NFK, c.sin_NFK)
-        mask = c.own_N11F
+        rotate_first_head_(q_NFHK, c.cos, c.sin)
+        rotate_first_head_(k_NFHK, c.cos, c.sin)
+        mask = c.own
         if self.look_back or self.look_ahead:
             k_NFHK, v_NFHK = (self._with_neighbours(t) for t in (k_NFHK, v_NFHK))
             mask = self._neighbour_mask(c)
@@ -133,8 +133,8 @@ class Attention(nn.Module):
 
     def _neighbour_mask(self, c: Condition) -> Tensor:
         if not (self.look_back and self.look_ahead):
-            return c.back_N11F if self.look_back else c.ahead_N11F
-        return torch.cat([c.back_N11F, c.ahead_N11F[..., c.ahead_N11F.shape[-1] // 2 :]], -1)
+            return c.back if self.look_back else c.ahead
+        return torch.cat([c.back, c.ahead[..., c.ahead.shape[-1] // 2 :]], -1)
 
 
 class MLP(nn.Module):
@@ -142,8 +142,8 @@ class MLP(nn.Module):
 
     def __init__(self, config: DiTConfig):
         super().__init__()
-        self.up = nn.Linear(config.width, config.width * config.ffn_mult)
-        self.down = nn.Linear(config.width * config.ffn_mult, config.width)
+        self.up = Linear(config.width, config.width * config.ffn_mult)
+        self.down = Linear(config.width * config.ffn_mult, config.width)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.down(F.gelu(self.up(x), approximate="tanh"))
@@ -154,7 +154,7 @@ class Layer(nn.Module):
 
     def __init__(self, config: DiTConfig, index: int):
         super().__init__()
-        self.modulation = nn.Linear(config.width, 6 * config.width)
+        self.modulation = Linear(config.width, 6 * config.width)
         self.attn = Attention(
             config, index in config.look_backward_layers, index in config.look_ahead_layers
         )
@@ -177,8 +177,8 @@ class DiT(nn.Module):
         self.input = InputLayer(config)
         self.speaker = SpeakerEncoder(config.speaker, config.num_mels)
         self.layers = nn.ModuleList(Layer(config, i) for i in range(config.num_layers))
-        self.modulation = nn.Linear(config.width, 2 * config.width)
-        self.output = nn.Linear(config.width, config.num_mels)
+        self.modulation = Linear(config.width, 2 * config.width)
+        self.output = Linear(config.width, config.num_mels)
 
     def modulate(self, time_S: Tensor) -> Modulation:
         """What the layers need to know of the times (S,) of the flow, float32 or wider."""
@@ -230,12 +230,12 @@ class DiT(nn.Module):
         cos, sin = _rotary(index_P + first_block, config, dtype)
         mask = lambda *parts: torch.cat(parts, 1)[:, None, None].to(device)  # noqa: E731
         return Condition(
-            constant_NFD=constant,
-            cos_NFK=cos.to(device),
-            sin_NFK=sin.to(device),
-            own_N11F=None if own.all() else mask(own),
-            back_N11F=mask(before, own),
-            ahead_N11F=mask(own, after),
+            constant=constant,
+            cos=cos.to(device),
+            sin=sin.to(device),
+            own=None if own.all() else mask(own),
+            back=mask(before, own),
+            ahead=mask(own, after),
             frames=frames,
             guided=guided,
         )
@@ -246,7 +246,7 @@ class DiT(nn.Module):
         With a guided condition N = 2 P: the conditioned velocities, then the free ones.
         """
         x = self.input.changing(x_PFM.to(self.input.weight.dtype))
-        constant = condition.constant_NFD
+        constant = condition.constant
         x_NFD = (constant.unflatten(0, (-1, len(x))) + x).flatten(0, 1)
         for layer, table in zip(self.layers, modulation.layers, strict=True):
             x_NFD = layer(x_NFD, table, condition)
