@@ -116,6 +116,8 @@ def _from_array(
             raise InputError(f"{name}: has the rate {one_line(str(rate))}, expected whole samples a second")  # fmt: skip
     if samples.ndim not in (1, 2) or samples.dtype.kind not in "iuf":
         raise InputError(f"{name}: is {samples.dtype} of shape {samples.shape}, expected numbers (S,) or (S, channels)")  # fmt: skip
+    if not samples.size:
+        raise InputError(f"{name}: holds no samples, expected sound")
     if samples.ndim == 2:
         samples = samples if samples.shape[0] >= samples.shape[1] else samples.T
     sink = SoundSink(int(rate), sample_rate, max_seconds, name)
