@@ -123,6 +123,17 @@ def test_stream_of_grids_is_the_video(encoder):
     assert stream(x[:, :0]).shape == (2, 0, h * w // 4, CONFIG.out_width)
 
 
+def test_plan_of_a_huge_picture_is_not_kept(encoder, monkeypatch):
+    """Its angles alone are 84 MB at the largest picture: eight of them must not stay."""
+    plan_windows.cache_clear()
+    with torch.inference_mode():
+        want = encoder.encode([patches((1, 6, 6))], [(1, 6, 6)])[0]
+        plan_windows.cache_clear()
+        monkeypatch.setattr(vision, "PASS_PATCHES", 35)
+        assert torch.equal(encoder.encode([patches((1, 6, 6))], [(1, 6, 6)])[0], want)
+    assert plan_windows.cache_info().currsize == 0
+
+
 # --------------------------------------------------------------------------------------------------------------- plans
 
 sides = st.integers(1, 13)

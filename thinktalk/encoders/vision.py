@@ -110,7 +110,9 @@ class VisionEncoder(nn.Module):
     def _run(self, patches: Tensor, clips: tuple[Grid, ...]) -> list[Tensor]:
         """Patches of several clips, one after another -> tokens of each."""
         config, norm = self.config, self.merger.norm.weight
-        plan = plan_windows(
+        # one huge picture's plan is not worth keeping
+        make_plan = plan_windows if len(patches) <= PASS_PATCHES else plan_windows.__wrapped__
+        plan = make_plan(
             clips,
             merge=config.merge,
             window=config.window_units,

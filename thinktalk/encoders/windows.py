@@ -43,10 +43,10 @@ class Plan:
 
     frames: Layout
     windows: Layout
-    to_windows: (
-        Tensor | None
-    )  # (U,) which unit of the frames' order stands here; None: both orders are the same
-    to_frames: Tensor | None  # (U,) its inverse
+    # (U,) the unit of the frames' order that stands at each place of the windows' order, and its inverse;
+    # None where both orders are the same
+    to_windows: Tensor | None
+    to_frames: Tensor | None
 
     def reorder(self, x_ND: Tensor, windowed: bool) -> Tensor:
         """Tokens of the frames' order in the windows' order, or back."""
@@ -96,11 +96,10 @@ def _tiles(clips: Sequence[Grid], merge: int, window: int) -> dict[int, Tensor]:
     sizes: dict[int, list[Tensor]] = {}
     start = 0
     for t, h, w in clips:
-        shape = (t, h // merge, w // merge)
-        units = torch.arange(start, start + shape[0] * shape[1] * shape[2], device="cpu").view(
-            shape
-        )
-        start += units.numel()
+        rows, columns = h // merge, w // merge
+        end = start + t * rows * columns
+        units = torch.arange(start, end, device="cpu").view(t, rows, columns)
+        start = end
         for strip in _cut(units, 1, window):
             for part in _cut(strip, 2, window):
                 tall, wide = min(window, part.shape[1]), min(window, part.shape[2])
