@@ -1,0 +1,198 @@
+"""Checkpoint to checkpoint, one tensor in memory at a time: re-shard, cast, quantise, merge adapters, leave parts out.
+
+SRC --TensorFiles--> read -> int8 to float -> + LoRA -> cast | to int8 --write_tensors--> DST
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from thinktalk.errors import ConfigError, WeightsError
+from thinktalk.layers.quant import Int8Linear, dequantize, quantize, relative_error
+from thinktalk.weights.assign import SCALE, Assignment
+from thinktalk.weights.config_read import read_config, read_raw
+from thinktalk.weights.config_write import write_config
+from thinktalk.weights.files import DTYPES, TensorFiles
+from thinktalk.weights.hf import copy_assets, parse_dtype
+from thinktalk.weights.lora import LoraAdapter
+from thinktalk.weights.model import PARTS, build
+from thinktalk.weights.names import official_name
+from thinktalk.weights.store import Planned, atomic_directory, write_tensors
+from thinktalk.weights.voices import OFFICIAL
+
+__all__ = ["convert"]
+
+
+def convert(
+    source: str | Path,
+    target: str | Path,
+    *,
+    parts: Iterable[str] | None = None,
+    dtype: str | torch.dtype | Mapping[str, str | torch.dtype] | None = None,
+    int8: Iterable[str] = (),
+    lora: Iterable[str | Path] = (),
+    max_shard_bytes: int = 5_000_000_000,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Write `source` as a new checkpoint `target`; returns what was done, the int8 error included.
+
+    parts: those to keep (None: all).  dtype: for all parts (code2wav keeps its own unless named) or by part; it also turns
+    int8 matrices back into floats.  int8: parts whose linear layers become int8.  lora: adapters, merged in order.
+    """
+    source, target = Path(source), Path(target)
+    config = read_config(source)
+    model = build(config, parts)
+    assignment = Assignment.open(source, model)
+    assignment.check()
+    adapters = [LoraAdapter(path) for path in lora]
+    job = _Job(assignment.files, adapters)
+    int8 = {int8} if isinstance(int8, str) else set(int8)
+    for part in int8 | set(dtype if isinstance(dtype, Mapping) else ()):
+        if part not in PARTS:
+            raise ConfigError(f"part {part!r} is unknown; have {', '.join(PARTS)}")
+    plan: list[Planned] = []
+    for part in model.parts:
+        goal = _goal(dtype, part)
+        for stage in PARTS[part]:
+            plan += job.plan(
+                stage, model.stages()[stage], assignment.names[stage], goal, part in int8
+            )
+    job.check_adapters()
+    plan += [job.copy(name) for name in assignment.files if name.startswith("wav2code.")]
+    keep = replace(
+        config,
+        talker=config.talker if "talker" in model.parts else None,
+        code2wav=config.code2wav if "code2wav" in model.parts else None,
+    )
+    with atomic_directory(target, overwrite=overwrite) as fresh:
+        write_tensors(fresh, plan, max_shard_bytes=max_shard_bytes)
+        stored = [assignment.stored_dtype("thinker") if "thinker" in model.parts else torch.float32]
+        name = str(_goal(dtype, "thinker") or stored[0]).removeprefix("torch.")
+        write_config(keep, fresh, base=read_raw(source), dtype=name)
+        copy_assets(source, fresh)
+        if len(model.parts) > 1 and (source / OFFICIAL).exists():
+            shutil.copyfile(source / OFFICIAL, fresh / OFFICIAL)
+    return job.report(plan, model.parts)
+
+
+def _goal(dtype: Any, part: str) -> torch.dtype | None:
+    if isinstance(dtype, Mapping):
+        dtype = dtype.get(part)
+    elif part == "code2wav":
+        dtype = None
+    return None if dtype is None else parse_dtype(dtype)
+
+
+class _Job:
+    """How each tensor is made, and what was lost on the way."""
+
+    def __init__(self, files: TensorFiles, adapters: list[LoraAdapter]):
+        self.files, self.adapters = files, adapters
+        self.errors: dict[str, float] = {}
+        self.merged: set[str] = set()
+        self.floats: set[str] = set()
+
+    def plan(
+        self,
+        stage: str,
+        module: nn.Module,
+        names: dict[str, str],
+        goal: torch.dtype | None,
+        int8: bool,
+    ) -> list[Planned]:
+        """The tensors of one stage in their new form."""
+        out = []
+        linear = {
+            f"{path}.weight" for path, child in module.named_modules()
+            if isinstance(child, (nn.Linear, Int8Linear))
+        }  # fmt: skip
+        for key, name in names.items():
+            if key.endswith(SCALE):
+                continue  # goes with its matrix
+            scale = names.get(key + SCALE) or names.get(key.removesuffix(".weight") + SCALE)
+            official, entry = official_name(stage, key), self.files[name]
+            changed = any(official in adapter.changes for adapter in self.adapters)
+            self.floats.add(official)
+            self.merged |= {official} if changed else set()
+            if scale and not changed and (int8 or goal is None):
+                out += [self.copy(name, official), self.copy(scale, official + SCALE)]
+            elif (int8 or (scale and goal is None)) and key in linear:
+                made = _Quantised(self, official, name, scale)
+                out += [
+                    Planned(official, torch.int8, entry.shape, made.matrix),
+                    Planned(official + SCALE, torch.float32, entry.shape[:1], made.scale),
+                ]
+            else:
+                kind = goal or (torch.float32 if scale else entry.dtype)
+                out.append(
+                    Planned(
+                        official,
+                        kind,
+                        entry.shape,
+                        lambda o=official, n=name, s=scale: self.make(o, n, s),
+                    )
+                )
+        return out
+
+    def copy(self, name: str, official: str | None = None) -> Planned:
+        """A tensor as it is."""
+        entry = self.files[name]
+        return Planned(official or name, entry.dtype, entry.shape, lambda: self.files.read(name))
+
+    def make(self, official: str, name: str, scale: str | None) -> Tensor:
+        """A tensor as floats, adapters merged."""
+        tensor = self.files.read(name)
+        if scale:
+            tensor = dequantize(tensor.flatten(1), self.files.read(scale)).reshape(tensor.shape)
+        for adapter in self.adapters:
+            tensor = adapter.merge(official, tensor)
+        return tensor
+
+    def check_adapters(self) -> None:
+        for adapter in self.adapters:
+            if lost := adapter.changes.keys() - self.floats:
+                raise WeightsError(
+                    f"{adapter.directory}: changes {len(lost)} tensors that are not converted, {sorted(lost)[0]} the first; "
+                    "convert the part they belong to"
+                )
+
+    def report(self, plan: list[Planned], parts: tuple[str, ...]) -> dict[str, Any]:
+        """Plain values for people and for JSON."""
+        errors = self.errors
+        worst = max(errors, key=lambda name: errors[name]) if errors else None
+        kinds = {dtype: name for name, dtype in DTYPES.items()}
+        sizes: dict[str, int] = {}
+        for tensor in plan:
+            sizes[kinds[tensor.dtype]] = sizes.get(kinds[tensor.dtype], 0) + tensor.nbytes
+        return {
+            "parts": list(parts), "tensors": len(plan), "bytes": sum(sizes.values()), "bytes_by_dtype": sizes,
+            "merged": len(self.merged),
+            "int8": None if worst is None else {
+                "matrices": len(errors), "mean_relative_error": sum(errors.values()) / len(errors),
+                "worst_relative_error": errors[worst], "worst": worst,
+            },
+        }  # fmt: skip
+
+
+class _Quantised:
+    """A matrix and its scale are written apart, the matrix perhaps much later: made anew for each, never kept."""
+
+    def __init__(self, job: _Job, official: str, name: str, scale: str | None):
+        self.job, self.names = job, (official, name, scale)
+
+    def matrix(self) -> Tensor:
+        weight = self.job.make(*self.names)
+        flat = weight.flatten(1)
+        quantized, scale = quantize(flat)
+        self.job.errors[self.names[0]] = relative_error(flat, quantized, scale)
+        return quantized.reshape(weight.shape)
+
+    def scale(self) -> Tensor:
+        return quantize(self.job.make(*self.names).flatten(1))[1]
