@@ -282,6 +282,16 @@ class SpeakerEncoderConfig:
     se_channels: int = 64
     """Bottleneck of squeeze-and-excitation."""
 
+    def __post_init__(self) -> None:
+        if not len(self.channels) == len(self.kernels) == len(self.dilations):
+            raise ConfigError(
+                f"channels {self.channels}, kernels {self.kernels} and dilations {self.dilations} must be as many"
+            )
+        if self.channels[-1] != sum(self.channels[1:-1]):
+            raise ConfigError(
+                f"channels {self.channels}: the last must be the sum of those between, {sum(self.channels[1:-1])}"
+            )
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DiTConfig:
@@ -581,7 +591,7 @@ def nano() -> OmniConfig:
                 width=256, num_layers=6, num_heads=4, head_dim=64, code_width=128, num_codes=1001, block_frames=12,
                 look_ahead_layers=(2,), look_backward_layers=(0, 4),
                 speaker=SpeakerEncoderConfig(
-                    out_width=64, channels=(96, 96, 96, 96, 192), attention_channels=32, se_channels=32
+                    out_width=64, channels=(96, 96, 96, 96, 288), attention_channels=32, se_channels=32
                 ),
             ),
             vocoder=BigVGANConfig(

@@ -26,7 +26,7 @@ from thinktalk.layers.linear import Linear, linear
 __all__ = ["Condition", "DiT", "Modulation"]
 
 NORM_EPS = 1e-6
-TIME_FEATURES = 256  # sines and cosines of 1000 t
+TIME_FEATURES, TIME_SCALE = 256, 1000  # sines and cosines of 1000 t
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class TimeEmbedding(nn.Module):
     def forward(self, time_S: Tensor) -> Tensor:
         half = TIME_FEATURES // 2
         exponent = torch.arange(half, device=time_S.device).to(time_S.dtype) / (half - 1)
-        angles = 1000 * time_S[:, None] * torch.exp(-math.log(10_000) * exponent)
+        angles = TIME_SCALE * time_S[:, None] * torch.exp(-math.log(10_000) * exponent)
         features = torch.cat([angles.sin(), angles.cos()], -1)
         return self.down(F.silu(self.up(features.to(_float_dtype(self.up)))))
 

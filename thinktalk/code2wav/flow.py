@@ -108,10 +108,12 @@ def _move(x: Tensor, h: float, weights: Sequence[float], slopes: Sequence[Tensor
     return x
 
 
-def draw_noise(
-    frames: int, num_mels: int, *, generator: torch.Generator | None = None, start: int = 0
-) -> Tensor:
-    """Noise (frames, num_mels) of a flow, float32: the same for a frame whether drawn at once or window by window."""
+def draw_noise(frames: int, num_mels: int, *, generator: torch.Generator | None = None) -> Tensor:
+    """Noise (frames, num_mels) of a flow, float32, from `generator` or torch's own.
+
+    On the CPU a frame's noise depends on the seed and its absolute index only, however the draws are cut (num_mels
+    being a multiple of 16, the vector width of torch's normal generator).
+    """
     device = generator.device if generator is not None else None
     return torch.randn(frames, num_mels, generator=generator, device=device)
 
