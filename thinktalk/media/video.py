@@ -112,23 +112,24 @@ def video_size(
     return smart_resize(height, width, factor=factor, min_pixels=least, max_pixels=most)
 
 
-def choose_frames(times_s: np.ndarray, visual: VisualConfig) -> tuple[np.ndarray, float, float]:
+def choose_frames(
+    times_s: np.ndarray, visual: VisualConfig, *, last_s: float = 0.0
+) -> tuple[np.ndarray, float, float]:
     """Indices of the frames to take, their rate, and the duration, from the sorted times (N,) of all frames.
 
     n = seconds x fps, within video_min_frames..video_max_frames, even; at a constant rate no more than there are. They
     stand equally far apart between the first and the last frame. Half-way cases round to even, as the reference does.
+    `last_s` is how long the last frame is shown, where that is known; else as long as is usual.
 
     >>> choose_frames(np.arange(100) / 25, VisualConfig())[0]
     array([ 0, 14, 28, 42, 57, 71, 85, 99])
     """
     N = len(times_s)
     gaps = np.diff(times_s)
-    usual = float(np.median(gaps)) if N > 1 else 1 / visual.video_fps
-    steady = N < 2 or bool(gaps.max() <= 1.5 * usual)
+    usual = float(np.median(gaps)) if N > 1 else last_s or 1 / visual.video_fps
+    steady = N < 2 or bool(np.abs(gaps - usual).max() <= 0.4 * usual)
     span = float(times_s[-1] - times_s[0])
-    seconds = (
-        span * N / (N - 1) if steady and N > 1 else span + usual
-    )  # the last frame stays a while too
+    seconds = span * N / (N - 1) if steady and N > 1 else span + (last_s or usual)
     least = visual.video_min_frames + visual.video_min_frames % 2
     n = min(max(seconds * visual.video_fps, least), visual.video_max_frames)
     if N == 1:
@@ -312,15 +313,16 @@ def _from_animation(opened: bytes | Path, visual: VisualConfig, factor: int, nam
             )
         if count > MAX_FRAMES:
             raise InputError(f"{name}: has {count} frames, expected at most {MAX_FRAMES}")
-        times_s = [0.0]
-        for i in range(count - 1):
+        ends_s = [0.0]
+        for i in range(count):
             picture.seek(i)
             picture.load()  # webp and avif know the duration only then
             ms = float(picture.info.get("duration") or 0)
-            times_s.append(times_s[-1] + (ms / 1e3 if ms >= 20 else 0.1))  # as browsers show it
-        if times_s[-1] > MAX_SECONDS:
-            raise _too_long(name, times_s[-1])
-    chosen, fps, seconds = choose_frames(np.array(times_s), visual)
+            ends_s.append(ends_s[-1] + (ms / 1e3 if ms >= 20 else 0.1))  # as browsers show it
+    if ends_s[-1] > MAX_SECONDS:
+        raise _too_long(name, ends_s[-1])
+    times_s, last_s = np.array(ends_s[:-1]), ends_s[-1] - ends_s[-2]
+    chosen, fps, seconds = choose_frames(times_s, visual, last_s=last_s)
     out = _Canvas(len(chosen), visual, factor, name)
     with open_picture(opened, name) as picture:  # anew: Pillow rewinds animated png badly
         for i in chosen:
