@@ -10,13 +10,12 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 sys.path[:0] = [str(Path(__file__).parent / folder) for folder in ("parity", "laws")]
 
 import hypothesis  # noqa: E402
+import pytest  # noqa: E402
 import torch  # noqa: E402
 
 torch.set_num_threads(1)
 hypothesis.settings.register_profile("thinktalk", deadline=None, max_examples=30, print_blob=True)
 hypothesis.settings.load_profile("thinktalk")
-
-import pytest  # noqa: E402
 
 
 @pytest.fixture(scope="session")

@@ -175,7 +175,7 @@ def test_a_stream_of_unknown_length_is_no_truncated_file():
         (np.zeros(1000),), (np.zeros((2, 3, 4)), 16_000), (np.array(["a"]), 16_000), (None, 16_000),
         (np.full(1000, np.nan), 16_000), (np.zeros(0), 16_000), (np.zeros((0, 2)), 16_000), (np.zeros(3), 16_000),
         (np.full(1000, 1e300), 16_000), (np.zeros((1000, 0)), 16_000), (np.full(1000, 12_000.0), 16_000),
-        (np.zeros(1000, np.complex64), 16_000), 17, None, ["a"], object(), "", "\0", "x" * 5000,
+        (np.zeros(1000, np.complex64), 16_000), 17, None, ["a"], pytest.param(object(), id="object"), "", "\0", "x" * 5000,
     ],
     ids=lambda s: str(s)[:30].replace("\0", "0"),
 )  # fmt: skip
