@@ -17,10 +17,17 @@ def sound(batch, length, generator):
     return gain * ramp * torch.randn(batch, length, dtype=torch.float64, generator=generator)
 
 
-@pytest.mark.parametrize(("block_frames", "max_length"), [(5, 2450), (1, 700), (200, 33000)])
+@pytest.mark.parametrize(
+    ("block_frames", "max_length"), [(5, 2450), (1, 700), (2, 900), (200, 33000)]
+)
 def test_log_mel_streams(block_frames, max_length):
     examples = 12 if block_frames < 200 else 2
     check_law(LogMel(block_frames=block_frames), sound, max_length=max_length, examples=examples)
+
+
+def test_a_block_of_one_frame_promises_no_more_than_it_can():
+    """After 200 samples the first window is heard, but its mirrored start needs sample 200: one more."""
+    check_law(LogMel(block_frames=1), sound, min_length=200, max_length=210, examples=25)
 
 
 @pytest.mark.parametrize("length", [0, 1, 2, 3, 199, 200, 201, 640, 760, 799, 800, 801, 840, 841])

@@ -188,8 +188,14 @@ def test_smart_resize_keeps_its_promises(height, width):
 
 
 def test_ratio_over_200_names_the_picture(tmp_path):
-    with pytest.raises(InputError, match="201 x 1: expected an aspect ratio of at most 200"):
+    with pytest.raises(
+        InputError, match="a picture: is 201 x 1, expected an aspect ratio of at most 200"
+    ):
         smart_resize(1, 201, min_pixels=3136, max_pixels=12_845_056)
+    path = tmp_path / "thin.png"
+    path.write_bytes(picture_bytes(Image.new("RGB", (201, 1)), "PNG"))
+    with pytest.raises(InputError, match=r"thin\.png: is 201 x 1"):
+        load_image(path)
     with pytest.raises(InputError):
         smart_resize(0, 5, min_pixels=3136, max_pixels=12_845_056)
 

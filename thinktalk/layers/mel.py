@@ -97,8 +97,11 @@ class LogMel(StreamModule):
 
     @property
     def lookahead(self) -> int:  # type: ignore[override]
-        """A block leaves when its last window is heard: 199 hops, and 40 samples beyond the last frame's own."""
-        return (self.block_frames - 1) * self.config.hop + self.config.n_fft // 2 - self.config.hop
+        """A block leaves when its last window is heard, 199 hops and 40 samples after its first frame (31880)."""
+        half = self.config.n_fft // 2
+        # +1: the first window mirrors samples 1..200
+        heard = max((self.block_frames - 1) * self.config.hop + half, half + 1)
+        return heard - self.config.hop
 
     def init_state(self, batch: int, *, device=None, dtype=None, allocator=None) -> LogMelState:
         dtype = torch.float64 if dtype == torch.float64 else torch.float32

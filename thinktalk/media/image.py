@@ -41,6 +41,7 @@ FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "GIF", "BMP", "TIFF")
 MAX_PIXELS = 89_478_485
 """Largest picture decoded (Pillow's own limit against decompression bombs)."""
 MAX_RATIO = 200
+"""Longest side over shortest; the reference resizes nothing thinner."""
 EXPECTED = "a picture (png, jpeg, webp, avif, gif, heic)"
 
 
@@ -107,6 +108,12 @@ def _check_pixels(width: int, height: int, name: str) -> None:
         raise InputError(f"{name}: has {width} x {height} pixels, expected a picture")
     if width * height > MAX_PIXELS:
         raise InputError(f"{name}: has {width} x {height} pixels, expected at most {MAX_PIXELS / 1e6:.0f} million; reduce it")  # fmt: skip
+    _check_ratio(height, width, name)
+
+
+def _check_ratio(height: int, width: int, name: str) -> None:
+    if min(height, width) < 1 or max(height, width) / min(height, width) > MAX_RATIO:
+        raise InputError(f"{name}: is {width} x {height}, expected an aspect ratio of at most {MAX_RATIO}; crop it")  # fmt: skip
 
 
 TURNS = {
@@ -157,7 +164,13 @@ def _from_array(array: np.ndarray, name: str) -> Image.Image:
 
 
 def smart_resize(
-    height: int, width: int, *, factor: int = 28, min_pixels: float, max_pixels: float
+    height: int,
+    width: int,
+    *,
+    factor: int = 28,
+    min_pixels: float,
+    max_pixels: float,
+    name: str = "a picture",
 ) -> tuple[int, int]:
     """(height, width) in multiples of `factor` with min_pixels..max_pixels and about the same aspect ratio.
 
@@ -166,8 +179,7 @@ def smart_resize(
     >>> smart_resize(480, 640, min_pixels=3136, max_pixels=12845056)
     (476, 644)
     """
-    if min(height, width) < 1 or max(height, width) / min(height, width) > MAX_RATIO:
-        raise InputError(f"a picture of {width} x {height}: expected an aspect ratio of at most {MAX_RATIO}; crop it")  # fmt: skip
+    _check_ratio(height, width, name)
     h, w = round(height / factor) * factor, round(width / factor) * factor
     if h * w > max_pixels:
         beta = math.sqrt(height * width / max_pixels)

@@ -99,7 +99,13 @@ def load_video(
 
 
 def video_size(
-    num_frames: int, height: int, width: int, visual: VisualConfig, *, factor: int = FACTOR
+    num_frames: int,
+    height: int,
+    width: int,
+    visual: VisualConfig,
+    *,
+    factor: int = FACTOR,
+    name: str = "a video",
 ) -> tuple[int, int]:
     """(height, width) of each frame so that a pair has 128..768 tokens and the whole video at most 115200.
 
@@ -109,7 +115,7 @@ def video_size(
     least = visual.video_min_tokens * token_pixels
     total = visual.video_total_tokens * token_pixels
     most = max(min(visual.video_max_tokens * token_pixels, total / num_frames * 2), int(least * 1.05))  # fmt: skip
-    return smart_resize(height, width, factor=factor, min_pixels=least, max_pixels=most)
+    return smart_resize(height, width, factor=factor, min_pixels=least, max_pixels=most, name=name)
 
 
 def choose_frames(
@@ -293,7 +299,7 @@ class _Canvas:
         if not self.filled:
             w, h = picture.size
             _check_pixels(w, h, self.name)
-            h, w = video_size(self.count, h, w, self.visual, factor=self.factor)
+            h, w = video_size(self.count, h, w, self.visual, factor=self.factor, name=self.name)
             self.frames = np.empty((self.count, h, w, 3), np.uint8)
         h, w = self.frames.shape[1:3]
         self.frames[self.filled] = np.asarray(resize_image(picture, h, w))
