@@ -185,7 +185,7 @@ def quantize_(module: nn.Module, *, min_features: int = 0) -> dict[str, float]:
     for name, child in list(module.named_modules()):
         for leaf, linear in list(child.named_children()):
             if (
-                type(linear) is nn.Linear
+                isinstance(linear, nn.Linear)
                 and min(linear.in_features, linear.out_features) >= min_features
             ):
                 made = Int8Linear.from_linear(linear)

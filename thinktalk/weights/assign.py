@@ -111,7 +111,7 @@ class Assignment:
         path = ours.removesuffix(".weight" + SCALE)
         owner, _, leaf = path.rpartition(".")
         linear = dict(module.named_modules()).get(path)
-        if type(linear) is nn.Linear:
+        if isinstance(linear, nn.Linear):
             made = Int8Linear(
                 linear.in_features, linear.out_features, linear.bias is not None, device="meta"
             )
@@ -175,7 +175,7 @@ class Assignment:
         """Give every tensor of a stage its memory, one tensor at a time; `int8` quantises its linear layers as they come."""
         module = self.model.stages()[stage]
         for path, child in list(module.named_modules()):
-            linear = int8 and type(child) is nn.Linear
+            linear = int8 and isinstance(child, nn.Linear)
             tensors = {}
             for key, old in own_tensors(child).items():
                 full = f"{path}.{key}".lstrip(".")
