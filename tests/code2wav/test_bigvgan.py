@@ -96,6 +96,15 @@ def test_gradients_reach_every_parameter() -> None:
     assert not missing
 
 
+def test_training_after_inference() -> None:
+    """The filter was kept as an inference tensor when speech was made first, and training then failed."""
+    bigvgan._filter.cache_clear()
+    vocoder, mel = BigVGAN(BigVGANConfig(num_mels=8, initial_channels=8, upsample_rates=(2, 2), upsample_kernels=(4, 4))), torch.randn(1, 8, 5)  # fmt: skip
+    with torch.inference_mode():
+        vocoder(mel)
+    vocoder(mel).sum().backward()
+
+
 def test_kernels_that_do_not_fit() -> None:
     with pytest.raises(ConfigError, match="even"):
         BigVGAN(BigVGANConfig(upsample_rates=(2,), upsample_kernels=(5,)))

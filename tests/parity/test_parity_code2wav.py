@@ -13,6 +13,7 @@ from transformers.models.qwen2_5_omni import modeling_qwen2_5_omni as hf
 
 from thinktalk import config as cfg
 from thinktalk.code2wav import bigvgan
+from thinktalk.code2wav import blocks as blocks_module
 from thinktalk.code2wav import dit as dit_module
 from thinktalk.code2wav.bigvgan import BigVGAN
 from thinktalk.code2wav.dit import DiT
@@ -136,7 +137,7 @@ def test_velocity(ours: Code2Wav, theirs: nn.Module) -> None:
 
 FAULTS = {
     "rotary of no head": lambda m: m.setattr(dit_module, "rotate_first_head_", lambda *a: None),
-    "tail not masked": lambda m: m.setattr(dit_module, "_exists", lambda left, n: (left > 0)[:, None].expand(-1, n)),
+    "tail not masked": lambda m: m.setattr(blocks_module, "_exists", lambda left, n: (left > 0)[:, None].expand(-1, n)),
     "epsilon of another norm": lambda m: m.setattr(dit_module, "NORM_EPS", 1e-2),
     "time of another scale": lambda m: m.setattr(dit_module, "TIME_SCALE", 999),
 }  # fmt: skip

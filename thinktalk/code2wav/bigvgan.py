@@ -206,8 +206,9 @@ def _decibels(mel: Tensor) -> Tensor:
 def _filter(device: torch.device, dtype: torch.dtype) -> Tensor:
     """Kaiser-windowed sinc, half the band, gain 1: (12,)."""
     half, cutoff, half_width = TAPS // 2, 0.25, 0.3
-    attenuation = 2.285 * (half - 1) * math.pi * 4 * half_width + 7.95
-    beta = 0.1102 * (attenuation - 8.7) if attenuation > 50 else 0.5842 * (attenuation - 21) ** 0.4 + 0.07886 * (attenuation - 21)  # fmt: skip
-    window = torch.kaiser_window(TAPS, periodic=False, beta=beta, dtype=torch.float32)
-    taps = 2 * cutoff * window * torch.sinc(2 * cutoff * (torch.arange(-half, half) + 0.5))
-    return (taps / taps.sum()).to(device, dtype)
+    attenuation = 2.285 * (half - 1) * math.pi * 4 * half_width + 7.95  # 51 dB
+    beta = 0.1102 * (attenuation - 8.7)  # Kaiser's rule above 50 dB
+    with torch.inference_mode(False):  # kept for every caller, those that train among them
+        window = torch.kaiser_window(TAPS, periodic=False, beta=beta, dtype=torch.float32)
+        taps = 2 * cutoff * window * torch.sinc(2 * cutoff * (torch.arange(-half, half) + 0.5))
+        return (taps / taps.sum()).to(device, dtype)

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from thinktalk.code2wav.blocks import Blocks, lay_out
 from thinktalk.code2wav.speaker import SpeakerEncoder, Voice
 from thinktalk.config import DiTConfig
 from thinktalk.errors import InputError
@@ -33,13 +34,8 @@ TIME_FEATURES, TIME_SCALE = 256, 1000  # sines and cosines of 1000 t
 class Condition:
     """All of an evaluation that is the same at every time of the flow."""
 
+    blocks: Blocks
     constant: Tensor  # (N, F, D) the input layer's share of speaker, codes, voice and bias
-    cos: Tensor  # (N, F, K/2) rotary table of the absolute frame index
-    sin: Tensor
-    own: Tensor | None  # (N, 1, 1, F) which frames of a block exist; None when all do
-    back: Tensor  # (N, 1, 1, 2F) ... of [block before, own block]
-    ahead: Tensor  # (N, 1, 1, 2F) ... of [own block, block after]
-    frames: tuple[int, ...]  # mel frames of each utterance
     guided: bool  # whether the free half is there
 
 
@@ -111,16 +107,16 @@ class Attention(nn.Module):
         self.num_heads, self.head_dim = config.num_heads, config.head_dim
         self.look_back, self.look_ahead = look_back, look_ahead
 
-    def forward(self, x_NFD: Tensor, c: Condition) -> Tensor:
+    def forward(self, x_NFD: Tensor, blocks: Blocks) -> Tensor:
         N, frames, _ = x_NFD.shape
         shape = (N, frames, self.num_heads, self.head_dim)
         q_NFHK, k_NFHK, v_NFHK = (m(x_NFD).view(shape) for m in (self.q, self.k, self.v))
-        rotate_first_head_(q_NFHK, c.cos, c.sin)
-        rotate_first_head_(k_NFHK, c.cos, c.sin)
-        mask = c.own
+        rotate_first_head_(q_NFHK, blocks.cos, blocks.sin)
+        rotate_first_head_(k_NFHK, blocks.cos, blocks.sin)
+        mask = blocks.own
         if self.look_back or self.look_ahead:
-            k_NFHK, v_NFHK = (self._with_neighbours(t) for t in (k_NFHK, v_NFHK))
-            mask = self._neighbour_mask(c)
+            k_NFHK, v_NFHK = self._with_neighbours(k_NFHK), self._with_neighbours(v_NFHK)
+            mask = blocks.around if self.look_back and self.look_ahead else blocks.back if self.look_back else blocks.ahead  # fmt: skip
         q, k, v = (t.transpose(1, 2) for t in (q_NFHK, k_NFHK, v_NFHK))
         y_NHFK = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         return self.o(y_NHFK.transpose(1, 2).reshape(N, frames, -1))
@@ -130,11 +126,6 @@ class Attention(nn.Module):
         before = [t_NFHK.roll(1, 0)] if self.look_back else []
         after = [t_NFHK.roll(-1, 0)] if self.look_ahead else []
         return torch.cat([*before, t_NFHK, *after], 1)
-
-    def _neighbour_mask(self, c: Condition) -> Tensor:
-        if not (self.look_back and self.look_ahead):
-            return c.back if self.look_back else c.ahead
-        return torch.cat([c.back, c.ahead[..., c.ahead.shape[-1] // 2 :]], -1)
 
 
 class MLP(nn.Module):
@@ -160,9 +151,11 @@ class Layer(nn.Module):
         )
         self.mlp = MLP(config)
 
-    def forward(self, x_NFD: Tensor, modulation: Tensor, c: Condition) -> Tensor:
+    def forward(self, x_NFD: Tensor, modulation: Tensor, blocks: Blocks) -> Tensor:
         shift1, scale1, gate1, shift2, scale2, gate2 = modulation.unbind(-2)
-        x_NFD = torch.addcmul(x_NFD, gate1, self.attn(modulated_norm(x_NFD, scale1, shift1), c))
+        x_NFD = torch.addcmul(
+            x_NFD, gate1, self.attn(modulated_norm(x_NFD, scale1, shift1), blocks)
+        )
         return torch.addcmul(x_NFD, gate2, self.mlp(modulated_norm(x_NFD, scale2, shift2)))
 
 
@@ -187,58 +180,29 @@ class DiT(nn.Module):
         return Modulation(layers, self.modulation(embedding_SD).unflatten(-1, (2, -1)))
 
     def condition(
-        self,
-        codes: Sequence[Tensor],
-        voices: Sequence[Voice],
-        *,
-        guided: bool = True,
-        first_block: int = 0,
+        self, codes: Sequence[Tensor], voices: Sequence[Voice], *, guided: bool = True
     ) -> Condition:
-        """What stays the same for utterances of codes (n,) spoken by `voices`, which starts at block `first_block`.
+        """What stays the same for utterances of codes (n,) spoken by `voices`.
 
         InputError for a code that the model has no row for, a voice that does not fit, or more frames than it knows.
         """
-        config = self.config
-        dtype, device = self.input.weight.dtype, self.input.weight.device
-        frames = tuple(self._check(c, v, first_block) for c, v in zip(codes, voices, strict=True))
-        blocks = [-(-n // config.block_frames) for n in frames]
-
-        ids_P = torch.cat([_pad_end(c, n * config.block_codes) for c, n in zip(codes, blocks, strict=True)])  # fmt: skip
-        embedded = self.codes(ids_P.to(device)).repeat_interleave(config.repeats, 0)
-        speakers = {id(v): self._speaker(v) for v in voices}  # one encoding a voice
-        rows = torch.repeat_interleave(torch.arange(len(blocks)), torch.tensor(blocks)).to(device)
-        speaker = torch.cat([speakers[id(v)] for v in voices])[rows].unsqueeze(1)
-        voice = torch.cat([v.cond.to(device, dtype) for v in voices])[rows].unsqueeze(1)
+        frames = [self._check(c, v) for c, v in zip(codes, voices, strict=True)]
+        like = dict(dtype=self.input.weight.dtype, device=self.input.weight.device)
+        blocks = lay_out(frames, self.config, halves=2 if guided else 1, **like)
+        ids = [c.to(like["device"]).repeat_interleave(self.config.repeats) for c in codes]
+        known = {id(v): self.speaker(v.ref_mel.to(**like)) for v in voices}  # one encoding a voice
         constant = self.input.constant(
-            speaker, embedded.unflatten(0, (-1, config.block_frames)), voice
+            blocks.spread(torch.cat([known[id(v)] for v in voices])),
+            self.codes(blocks.pack(ids)),
+            blocks.spread(torch.cat([v.cond.to(**like) for v in voices])),
         )
-        if guided:  # the free half: null code, zero voice, the encoding of a silent reference
-            silence = torch.zeros(1, self.speaker.min_frames, config.num_mels, device=device, dtype=dtype)  # fmt: skip
-            nobody = torch.zeros(1, config.speaker_width, device=device, dtype=dtype)
-            null = self.codes(torch.zeros(1, dtype=torch.int64, device=device))
+        if guided:  # the free half: the encoding of a silent reference, the null code, a zero voice
+            silence = torch.zeros(1, self.speaker.min_frames, self.config.num_mels, **like)
+            null = self.codes(torch.zeros(1, dtype=torch.int64, device=like["device"]))
+            nobody = torch.zeros(1, self.config.speaker_width, **like)
             free = self.input.constant(self.speaker(silence), null, nobody)
             constant = torch.cat([constant, free.expand_as(constant)])
-
-        halves = 2 if guided else 1
-        index_P = torch.cat([torch.arange(n) for n in blocks]).repeat(halves)
-        count_P = torch.tensor(blocks).repeat_interleave(torch.tensor(blocks)).repeat(halves)
-        left_P = torch.tensor(frames).repeat_interleave(torch.tensor(blocks)).repeat(halves)
-        own = _exists(left_P - index_P * config.block_frames, config.block_frames)
-        after = _exists(left_P - (index_P + 1) * config.block_frames, config.block_frames)
-        before = (index_P > 0)[:, None].expand_as(own)
-        assert (index_P < count_P).all()
-        cos, sin = _rotary(index_P + first_block, config, dtype)
-        mask = lambda *parts: torch.cat(parts, 1)[:, None, None].to(device)  # noqa: E731
-        return Condition(
-            constant=constant,
-            cos=cos.to(device),
-            sin=sin.to(device),
-            own=None if own.all() else mask(own),
-            back=mask(before, own),
-            ahead=mask(own, after),
-            frames=frames,
-            guided=guided,
-        )
+        return Condition(blocks, constant, guided)
 
     def forward(self, x_PFM: Tensor, modulation: Modulation, condition: Condition) -> Tensor:
         """Velocities (N, F, 80) of blocks of frames (P, F, 80) at the time of the modulation.
@@ -246,37 +210,28 @@ class DiT(nn.Module):
         With a guided condition N = 2 P: the conditioned velocities, then the free ones.
         """
         x = self.input.changing(x_PFM.to(self.input.weight.dtype))
-        constant = condition.constant
-        x_NFD = (constant.unflatten(0, (-1, len(x))) + x).flatten(0, 1)
+        x_NFD = (condition.constant.unflatten(0, (-1, len(x))) + x).flatten(0, 1)
         for layer, table in zip(self.layers, modulation.layers, strict=True):
-            x_NFD = layer(x_NFD, table, condition)
+            x_NFD = layer(x_NFD, table, condition.blocks)
         scale, shift = modulation.final.unbind(-2)
         return self.output(modulated_norm(x_NFD, scale, shift))
 
-    def _speaker(self, voice: Voice) -> Tensor:
-        weight = self.input.weight
-        return self.speaker(voice.ref_mel.to(weight.device, weight.dtype))
-
-    def _check(self, codes: Tensor, voice: Voice, first_block: int) -> int:
+    def _check(self, codes: Tensor, voice: Voice) -> int:
         """Frames of an utterance whose codes and voice can be used."""
         config = self.config
-        frames = len(codes) * config.repeats
-        end = frames + first_block * config.block_frames
         if codes.ndim != 1 or not len(codes):
-            raise InputError(
-                f"codes: got shape {tuple(codes.shape)}, expected one or more in a row"
-            )
-        if end > config.max_positions:
+            raise InputError(f"codes: got shape {tuple(codes.shape)}, expected one or more in a row")  # fmt: skip
+        frames = len(codes) * config.repeats
+        if frames > config.max_positions:
             longest = config.max_positions // config.repeats
             raise InputError(f"codes: got {len(codes)}, the model speaks at most {longest} at once; split the text")  # fmt: skip
         low, high = torch.aminmax(codes)
         if low < 0 or high > config.num_codes:
             bad = int(low if low < 0 else high)
             raise InputError(f"codes: got {bad}, expected 0 to {config.num_codes}; suppress ids above that in the Talker")  # fmt: skip
-        expected = (1, config.speaker_width), (1, "T", config.num_mels)
-        cond, mel = tuple(voice.cond.shape), tuple(voice.ref_mel.shape)
-        if cond != expected[0] or len(mel) != 3 or mel[0] != 1 or mel[2] != config.num_mels:
-            raise InputError(f"voice {voice.name}: cond {cond} and ref_mel {mel}, expected {expected[0]} and (1, T, {config.num_mels}); was it made for another model?")  # fmt: skip
+        cond, mel, width = tuple(voice.cond.shape), tuple(voice.ref_mel.shape), config.speaker_width
+        if cond != (1, width) or len(mel) != 3 or (mel[0], mel[2]) != (1, config.num_mels):
+            raise InputError(f"voice {voice.name}: cond {cond} and ref_mel {mel}, expected {(1, width)} and (1, T, {config.num_mels}); was it made for another model?")  # fmt: skip
         if mel[1] < self.speaker.min_frames:
             raise InputError(f"voice {voice.name}: ref_mel of {mel[1]} frames, expected at least {self.speaker.min_frames}; record a longer sample")  # fmt: skip
         return frames
@@ -294,24 +249,6 @@ def rotate_first_head_(x_NFHK: Tensor, cos_NFK: Tensor, sin_NFK: Tensor) -> None
     even, odd = x_NFHK[:, :, 0].unflatten(-1, (-1, 2)).unbind(-1)
     turned = (even * cos_NFK - odd * sin_NFK, odd * cos_NFK + even * sin_NFK)
     x_NFHK[:, :, 0] = torch.stack(turned, -1).flatten(-2)
-
-
-def _rotary(index_N: Tensor, config: DiTConfig, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """cos and sin (N, F, K/2), computed in float32 at least and given in the model's dtype."""
-    wide = torch.promote_types(dtype, torch.float32)
-    frame_NF = index_N[:, None] * config.block_frames + torch.arange(config.block_frames)
-    exponent = torch.arange(0, config.head_dim, 2).to(wide) / config.head_dim
-    angle_NFK = frame_NF[..., None].to(wide) * (1.0 / config.rope_theta**exponent)
-    return angle_NFK.cos().to(dtype), angle_NFK.sin().to(dtype)
-
-
-def _exists(left_N: Tensor, frames: int) -> Tensor:
-    """(N, frames) bool: the first left_N frames of each row."""
-    return torch.arange(frames) < left_N[:, None]
-
-
-def _pad_end(x: Tensor, length: int) -> Tensor:
-    return F.pad(x, (0, length - len(x)))
 
 
 def _float_dtype(layer: nn.Module) -> torch.dtype:

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from thinktalk.code2wav.dit import Condition, DiT, Modulation
@@ -137,21 +136,19 @@ def sample_many(
     `noise` (2n, 80) each fixes the result; otherwise it is drawn in order from `generator` (or torch's own).
     `walk`, made by plan(), spares repeated calls the time embedding. InputError as DiT.condition.
     """
-    config, device = dit.config, dit.input.weight.device
+    bands = dit.config.num_mels
     condition = dit.condition(codes, voices, guided=guidance >= MIN_GUIDANCE)
+    blocks = condition.blocks
     if noise is None:
-        noise = [draw_noise(n, config.num_mels, generator=generator) for n in condition.frames]
-    for given, frames in zip(noise, condition.frames, strict=True):
-        if given.shape != (frames, config.num_mels):
-            raise InputError(f"noise: got shape {tuple(given.shape)}, expected {(frames, config.num_mels)} for {frames // config.repeats} codes")  # fmt: skip
+        noise = [draw_noise(n, bands, generator=generator) for n in blocks.frames]
+    for given, frames in zip(noise, blocks.frames, strict=True):
+        if given.shape != (frames, bands):
+            raise InputError(f"noise: got shape {tuple(given.shape)}, expected {(frames, bands)}, a row for each mel frame")  # fmt: skip
     if walk is None:
         walk = plan(dit, points=points, sway=sway, method=method, dtype=noise[0].dtype)
-    size = config.block_frames
-    padded = [F.pad(x.to(device), (0, 0, 0, -len(x) % size)) for x in noise]
-    blocks = torch.cat(padded).unflatten(0, (-1, size))
-    mel = integrate(dit, blocks, condition, walk, guidance=guidance).flatten(0, 1)
-    parts = mel.split([len(x) for x in padded])
-    return [part[:n].T for part, n in zip(parts, condition.frames, strict=True)]
+    x_PFM = blocks.pack([x.to(condition.constant.device) for x in noise])
+    mel_PFM = integrate(dit, x_PFM, condition, walk, guidance=guidance)
+    return [mel.T for mel in blocks.unpack(mel_PFM)]
 
 
 def sample(
