@@ -61,10 +61,11 @@ class Attention(nn.Module):
     ) -> Tensor:
         B, T, _ = x.shape
         H, N, K = self.num_heads, self.num_kv_heads, self.head_dim
-        qk_BTHK = torch.cat((direct(self.q, x), direct(self.k, x)), -1).view(B, T, H + N, K)
+        parts = self._modules  # see direct.py
+        qk_BTHK = torch.cat((direct(parts["q"], x), direct(parts["k"], x)), -1).view(B, T, H + N, K)
         q_BTHK, k_BTNK = rotate(qk_BTHK, turn).split_with_sizes((H, N), 2)
-        k, v = k_BTNK.transpose(1, 2), direct(self.v, x).view(B, T, N, K).transpose(1, 2)
+        k, v = k_BTNK.transpose(1, 2), direct(parts["v"], x).view(B, T, N, K).transpose(1, 2)
         if cache is None or reach is None:
-            return direct(self.o, attend(q_BTHK, k, v, None))
+            return direct(parts["o"], attend(q_BTHK, k, v, None))
         k, v = cache.write(k, v, reach)
-        return direct(self.o, attend(q_BTHK, k, v, reach.mask))
+        return direct(parts["o"], attend(q_BTHK, k, v, reach.mask))

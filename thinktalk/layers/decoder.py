@@ -41,9 +41,10 @@ class DecoderLayer(nn.Module):
     def forward(
         self, x: Tensor, turn: Rotary, cache: KVCache | None = None, reach: Reach | None = None
     ) -> Tensor:
-        # our own bricks are entered by forward, not by call: 1 us each, a tenth of a small model's token
-        x = x + self.attn.forward(self.norm1.forward(x), turn, cache, reach)
-        return x + self.mlp.forward(self.norm2.forward(x))
+        parts = self._modules  # our own bricks are entered by forward, not by call: see direct.py
+        norm1, attn, norm2, mlp = parts["norm1"], parts["attn"], parts["norm2"], parts["mlp"]
+        x = x + attn.forward(norm1.forward(x), turn, cache, reach)
+        return x + mlp.forward(norm2.forward(x))
 
 
 class Decoder(StreamModule):

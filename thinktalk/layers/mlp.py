@@ -21,8 +21,9 @@ class SwiGLU(nn.Module):
         self.down = nn.Linear(ffn_width, width, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        gate, up = direct(self.gate, x), direct(self.up, x)
+        parts = self._modules  # see direct.py
+        gate, up = direct(parts["gate"], x), direct(parts["up"], x)
         if torch.is_grad_enabled():
-            return direct(self.down, F.silu(gate) * up)
+            return direct(parts["down"], F.silu(gate) * up)
         # in place: the inner width is the largest activation of a prompt
-        return direct(self.down, F.silu(gate, inplace=True).mul_(up))
+        return direct(parts["down"], F.silu(gate, inplace=True).mul_(up))
