@@ -30,7 +30,7 @@ from thinktalk.media.video import load_video
 
 __all__ = [
     "DEFAULT_SYSTEM", "SPECIAL_TOKENS", "SPEECH_SYSTEM", "Mark", "Medium", "Prompt", "PromptBuilder", "TextStream",
-    "Tokenizer", "build_prompt", "render",
+    "Tokenizer", "build_prompt", "load_medium", "render",
 ]  # fmt: skip
 
 DEFAULT_SYSTEM = "You are a helpful assistant."
@@ -195,15 +195,21 @@ class PromptBuilder:
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, config: OmniConfig, *, max_tokens: int | None = None
+        self,
+        tokenizer: Tokenizer,
+        config: OmniConfig,
+        *,
+        max_tokens: int | None = None,
+        timeline: Timeline | None = None,
     ) -> None:
+        """`timeline`: where earlier pieces of the same prompt end; this one goes on from there."""
         thinker = config.thinker
         self._tokenizer = tokenizer
         self._ids: TokenIds = thinker.ids
         self._merge = thinker.vision.merge
         context = thinker.text.max_positions
         self._limit = context if max_tokens is None else min(context, max_tokens)
-        self._timeline = Timeline(
+        self._timeline = timeline or Timeline(
             positions_per_second=thinker.positions_per_second, chunk_seconds=thinker.chunk_seconds
         )
         self._token_ids: list[int] = []
@@ -281,7 +287,7 @@ class PromptBuilder:
         )
 
     def _write(self, token_ids: list[int], span: Audio | Image | Video | None, name: str) -> None:
-        total = len(self._token_ids) + len(token_ids)
+        total = self._timeline.tokens + len(token_ids)
         if total > self._limit:
             raise InputError(
                 f"{name}: the prompt has {total} tokens with it, {len(token_ids)} of them its own, expected at most {self._limit}; shorten it"
@@ -314,11 +320,13 @@ def build_prompt(
                 builder.mark(segment.name)
             case Medium():
                 heard = segment.use_audio if segment.use_audio is not None else use_audio_in_video
-                _load(segment, builder, config, allow_urls=allow_urls, heard=heard is not False)
+                load_medium(
+                    segment, builder, config, allow_urls=allow_urls, heard=heard is not False
+                )
     return builder.prompt()
 
 
-def _load(
+def load_medium(
     medium: Medium, builder: PromptBuilder, config: OmniConfig, *, allow_urls: bool, heard: bool
 ) -> None:
     """Decode one medium and write it down."""
