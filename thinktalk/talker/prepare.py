@@ -75,7 +75,8 @@ class TalkerFeed(State):
     def reply(self, chunk: ThinkerChunk) -> None:
         """Tokens of the reply that the Thinker has read."""
         assert not self.ended, "the reply has ended; start a new feed for the next one"
-        self.waiting.extend(self._sum(chunk).split(1, dim=1))
+        if chunk.length:  # split would give one empty piece of nothing
+            self.waiting.extend(self._sum(chunk).split(1, dim=1))
 
     def end(self) -> None:
         """The Thinker has stopped: what is heard from now on is text end, then text pad."""
