@@ -7,6 +7,7 @@ import io
 import math
 from collections.abc import Sequence
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
@@ -142,3 +143,13 @@ def animation(fmt: str, durations_ms: tuple[int, ...] = (200, 200, 200, 200)) ->
         frames[0], fmt, save_all=True, append_images=frames[1:], duration=list(durations_ms), loop=0,
         **({"lossless": True} if fmt == "WEBP" else {}),
     )  # fmt: skip
+
+
+def heic_file(*, quarter_turns: int = 0) -> bytes:
+    """A red picture of 96 x 64 with a blue quarter top left, to be shown turned counter-clockwise, as phones write it.
+
+    corner.heic was made once: one picture coded by libx265 through PyAV, put into ISO boxes by hand.
+    """
+    data = bytearray((Path(__file__).parent / "corner.heic").read_bytes())
+    data[data.index(b"irot") + 4] = quarter_turns
+    return bytes(data)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import sys
 import zlib
 
 import numpy as np
@@ -11,7 +12,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from media_files import PICTURE_FORMATS, animation, noise_picture, picture_bytes, sound_file
+from media_files import (
+    PICTURE_FORMATS,
+    animation,
+    heic_file,
+    noise_picture,
+    picture_bytes,
+    sound_file,
+)
 from PIL import Image
 
 from thinktalk.config import VisionConfig, VisualConfig, tiny
@@ -38,15 +46,29 @@ def test_every_format(fmt):
     )  # lossy formats move a smooth picture a little
 
 
-def test_heic():
+@pytest.mark.parametrize("quarter_turns", [0, 1, 2, 3])
+def test_heic_as_phones_write_it(quarter_turns):
     pytest.importorskip("pi_heif")
-    # pi-heif reads only; AVIF is the same container, and the reader for it is chosen by the brand
+    picture = Image.new("RGB", (96, 64), (200, 30, 40))
+    picture.paste((20, 60, 200), (0, 0, 48, 32))  # a blue corner, top left
+    loaded = load_image(heic_file(quarter_turns=quarter_turns))
+    expected = np.rot90(np.asarray(picture), quarter_turns).astype(int)
+    assert loaded.size == expected.shape[1::-1]
+    assert np.abs(np.asarray(loaded) - expected).mean() < 4  # colours pass through 4:2:0
+
+
+def test_a_heic_that_holds_something_else():
+    pytest.importorskip("pi_heif")
     data = picture_bytes(SMOOTH, "AVIF", quality=95)
     assert b"avif" in data[:32]
     with pytest.raises(InputError):
-        load_image(
-            data.replace(b"avif", b"heic")
-        )  # a HEIC that holds no HEVC is refused, not crashed on
+        load_image(data.replace(b"avif", b"heic"))
+
+
+def test_without_pi_heif_the_message_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pi_heif", None)
+    with pytest.raises(InputError, match="pip install pi-heif"):
+        load_image(heic_file())
 
 
 def test_sources_of_every_kind(tmp_path):

@@ -17,6 +17,7 @@ from media_files import (
     SOUND_FORMATS,
     VIDEO_FORMATS,
     animation,
+    heic_file,
     noise_picture,
     picture_bytes,
     sound_file,
@@ -85,6 +86,11 @@ def test_sound(fmt, codec, capfd):
 @pytest.mark.parametrize("fmt", PICTURE_FORMATS)
 def test_pictures(fmt, capfd):
     run(load_image, picture_bytes(noise_picture(40, 50), fmt), capfd)
+
+
+def test_heic(capfd):
+    pytest.importorskip("pi_heif")
+    run(load_image, heic_file(), capfd)
 
 
 @pytest.mark.parametrize(

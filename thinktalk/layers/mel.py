@@ -200,7 +200,8 @@ def _constants(
     precise = torch.float64 if dtype == torch.float64 else torch.float32
     hann = torch.hann_window(config.n_fft, dtype=precise)
     bands_FM = mel_filter_bank(config.num_mels, config.n_fft, config.sample_rate)
-    return hann.to(device, dtype), bands_FM.T.contiguous().to(device, dtype)
+    # dtype first: some devices know no float64
+    return hann.to(dtype).to(device), bands_FM.T.contiguous().to(dtype).to(device)
 
 
 def mel_filter_bank(num_mels: int, n_fft: int, sample_rate: int) -> Tensor:
