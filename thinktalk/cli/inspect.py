@@ -1,10 +1,15 @@
-"""thinktalk inspect: what a checkpoint holds, read from its headers; no weights are loaded."""
+"""thinktalk inspect: what a checkpoint holds, read from its headers; no weights are loaded.
+
+A damaged checkpoint is shown as far as it can be read; the exit status is then 2 and standard error names the fault.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
 from typing import Any
+
+from thinktalk.errors import WeightsError
 
 __all__ = ["add_arguments", "run"]
 
@@ -25,7 +30,11 @@ def run(args: argparse.Namespace) -> int:
     from thinktalk.weights.report import inspect_report
 
     report = inspect_report(resolve(args.model))
-    print(json.dumps(report) if args.json else "\n".join(_lines(report)))
+    if report["parts"]:
+        print(json.dumps(report) if args.json else "\n".join(_lines(report)))
+    if faults := report["faults"]:
+        more = f" (and {len(faults) - 1} more of {len(faults)})" if len(faults) > 1 else ""
+        raise WeightsError(f"{faults[0]}{more}")
     return 0
 
 
