@@ -174,7 +174,6 @@ class TensorFiles:
                     target.copy_(landing)
         return out
 
-
     def _landing(self) -> Tensor:
         """Where pieces land that are cast or moved; one for all, since many would leave holes in the heap."""
         if self._piece is None or len(self._piece) != _PIECE:
