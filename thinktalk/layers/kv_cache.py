@@ -15,7 +15,7 @@ No slot below `stop` is ever left unwritten, so a cache full of NaN never leaks.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -121,7 +121,7 @@ class DecoderState(State):
     @property
     def num_bytes(self) -> int:
         """Bytes of keys and values held."""
-        return sum(t.nbytes for layer in self.layers for t in (layer.k, layer.v))
+        return sum(tensor.nbytes for tensor in self._memory())
 
     # ---------------------------------------------------------------------------------------------------------- a step
 
@@ -136,12 +136,10 @@ class DecoderState(State):
         device = self.length.device
         index_BT = self.length.unsqueeze(1) + torch.arange(new, device=device)  # absolute indices
         row_B1 = torch.arange(len(rows), device=device).unsqueeze(1)
-        seen_BTS = (
-            torch.arange(stop, device=device) <= (index_BT if ragged else index_BT[:1])[..., None]
-        )
-        mask = torch.zeros(seen_BTS.shape, dtype=dtype, device=device).masked_fill_(
-            ~seen_BTS, -torch.inf
-        )
+        queries = index_BT if ragged else index_BT[:1]  # rows of one length share a mask
+        hidden_BTS = torch.arange(stop, device=device) > queries.unsqueeze(2)
+        mask = torch.zeros(hidden_BTS.shape, dtype=dtype, device=device)
+        mask.masked_fill_(hidden_BTS, -torch.inf)
         return Reach(start, stop, mask.unsqueeze(1), (row_B1, index_BT) if ragged else None)
 
     def advance(self, new: int, valid: Sequence[int] | None = None) -> None:
@@ -158,7 +156,7 @@ class DecoderState(State):
     def reserve(self, slots: int) -> None:
         """Room for `slots` tokens a row; grows by half at least, so that n tokens cost O(n) copies."""
         if slots > (capacity := self.capacity):
-            self._rebuild(max(slots, capacity + capacity // 2))
+            self._grow(max(slots, capacity + capacity // 2))
 
     def trim(self, length: int | Sequence[int]) -> None:
         """Forget all tokens of each row after the first `length` (an int, or one a row)."""
@@ -168,9 +166,11 @@ class DecoderState(State):
     @_lasting
     def select(self, rows: Sequence[int]) -> DecoderState:
         """An independent state of the chosen rows, in that order."""
-        index = torch.tensor(rows, dtype=torch.int64, device=self.length.device)
-        lengths = [self.rows[row] for row in rows]
-        return self._copy(lambda t, used: t[:, :, :used].index_select(0, index), lengths)
+        out = self._like([self.rows[row] for row in rows])
+        index, used = torch.tensor(rows, dtype=torch.int64, device=self.length.device), out.extent
+        for to, of in zip(out._memory(), self._memory(), strict=True):
+            to[:, :, :used] = of[:, :, :used].index_select(0, index)
+        return out
 
     def fork(self) -> DecoderState:
         """An independent copy; only what is used is copied."""
@@ -184,48 +184,44 @@ class DecoderState(State):
     def stack(self, others: Sequence[DecoderState]) -> DecoderState:
         """Rows of all the states; they may differ in length."""
         states = [self, *others]
-        lengths = [n for state in states for n in state.rows]
-        out = self._copy(None, lengths)
+        out = self._like([length for state in states for length in state.rows])
         first = 0
         for state in states:
             last, used = first + len(state.rows), state.extent
-            for layer, source in zip(out.layers, state.layers, strict=True):
-                for to, of in ((layer.k, source.k), (layer.v, source.v)):
-                    to[first:last, :, :used] = of[:, :, :used]
-                    to[first:last, :, used : out.extent] = (
-                        0  # seen through the mask only, but NaN * 0 is NaN
-                    )
+            for to, of in zip(out._memory(), state._memory(), strict=True):
+                to[first:last, :, :used] = of[:, :, :used]
+                to[first:last, :, used : out.extent] = 0  # hidden by the mask, but NaN * 0 is NaN
             first = last
         return out
 
-    def _copy(
-        self, pick: Callable[[Tensor, int], Tensor] | None, lengths: list[int]
-    ) -> DecoderState:
-        """A state of these lengths; each tensor holds pick(old, used slots) at its start."""
-        head = self.layers[0].k
+    def _memory(self) -> list[Tensor]:
+        return [tensor for layer in self.layers for tensor in (layer.k, layer.v)]
+
+    def _like(self, lengths: Sequence[int]) -> DecoderState:
+        """Rows of these lengths, their slots unwritten."""
+        _, Hkv, _, K = self.layers[0].k.shape
         out = DecoderState.empty(
-            len(lengths), num_layers=len(self.layers), num_kv_heads=head.shape[1], head_dim=head.shape[3],
-            device=head.device, dtype=head.dtype, capacity=max(lengths, default=0) + 1, allocator=self.allocator,
+            len(lengths), num_layers=len(self.layers), num_kv_heads=Hkv, head_dim=K, device=self.length.device,
+            dtype=self.layers[0].k.dtype, capacity=max(lengths, default=0) + 1, allocator=self.allocator,
         )  # fmt: skip
         out._set_rows(lengths)
-        if pick is not None:
-            for layer, source in zip(out.layers, self.layers, strict=True):
-                layer.k[:, :, : out.extent] = pick(source.k, out.extent)
-                layer.v[:, :, : out.extent] = pick(source.v, out.extent)
         return out
 
     @_lasting
-    def _rebuild(self, capacity: int) -> None:
-        make, used = self.allocator or torch.empty, self.extent
-        for layer in self.layers:
-            for name in ("k", "v"):
-                old: Tensor = getattr(layer, name)
-                B, Hkv, _, K = old.shape
-                new = make((B, Hkv, _rounded(capacity), K), dtype=old.dtype, device=old.device)
-                new[:, :, :used] = old[:, :, :used]
-                setattr(layer, name, new)
+    def _grow(self, capacity: int) -> None:
+        used = self.extent
+        for layer in self.layers:  # one tensor at a time: the peak is one tensor above what is held
+            layer.k = self._moved(layer.k, used, capacity)
+            layer.v = self._moved(layer.v, used, capacity)
 
-    def _set_rows(self, lengths: Any) -> None:
+    def _moved(self, old: Tensor, used: int, capacity: int) -> Tensor:
+        B, Hkv, _, K = old.shape
+        make = self.allocator or torch.empty
+        new = make((B, Hkv, _rounded(capacity), K), dtype=old.dtype, device=old.device)
+        new[:, :, :used] = old[:, :, :used]
+        return new
+
+    def _set_rows(self, lengths: Iterable[int]) -> None:
         self.rows = tuple(lengths)
         self.length.copy_(torch.tensor(self.rows, dtype=torch.int64))
 
