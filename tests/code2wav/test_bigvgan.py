@@ -7,7 +7,8 @@ import torch
 
 from thinktalk.code2wav import bigvgan
 from thinktalk.code2wav.bigvgan import BigVGAN, SnakeBeta, receptive_field
-from thinktalk.config import BigVGANConfig, ConfigError, nano
+from thinktalk.config import BigVGANConfig, nano
+from thinktalk.errors import ConfigError
 
 TINY = BigVGANConfig(num_mels=8, initial_channels=64)
 

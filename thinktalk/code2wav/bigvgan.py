@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from thinktalk.config import BigVGANConfig, ConfigError
+from thinktalk.config import BigVGANConfig
+from thinktalk.errors import ConfigError
 from thinktalk.stream import Windowed
 
 __all__ = ["BigVGAN", "receptive_field"]
