@@ -20,13 +20,26 @@ from torch import Tensor, nn
 __all__ = ["Int8Linear", "dequantize", "quantize", "quantize_", "relative_error"]
 
 
+_PIECE = 1 << 18  # values worked on at once
+
+
 def quantize(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """(int8 (N, K), float32 scale (N,)) of a weight (N, K), round to nearest, symmetric, one scale an output channel."""
-    weight = weight.detach().float()
-    scale = weight.abs().amax(dim=1).div_(127.0)
-    # a channel of zeros has scale zero; dividing by one keeps its zeros
-    divisor = torch.where(scale > 0, scale, torch.ones_like(scale))
-    return weight.div(divisor[:, None]).round_().clamp_(-127, 127).to(torch.int8), scale
+    """(int8 (N, K), float32 scale (N,)) of a weight (N, K), round to nearest, symmetric, one scale an output channel.
+
+    Float copies are made of a few rows at a time: a head of 150,000 rows would take gigabytes.
+    """
+    rows, width = weight.shape
+    quantized = torch.empty(rows, width, dtype=torch.int8, device=weight.device)
+    scale = torch.empty(rows, dtype=torch.float32, device=weight.device)
+    step = max(1, _PIECE // max(1, width))
+    for start in range(0, rows, step):
+        piece = weight.detach()[start : start + step].float()
+        loudest = piece.abs().amax(dim=1).div_(127.0)
+        scale[start : start + step] = loudest
+        # a channel of zeros has scale zero; dividing by one keeps its zeros
+        loudest[loudest == 0] = 1.0
+        quantized[start : start + step] = piece.div(loudest[:, None]).round_().clamp_(-127, 127)
+    return quantized, scale
 
 
 def dequantize(weight: Tensor, scale: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -36,9 +49,15 @@ def dequantize(weight: Tensor, scale: Tensor, dtype: torch.dtype = torch.float32
 
 def relative_error(weight: Tensor, quantized: Tensor, scale: Tensor) -> float:
     """|w - w'| / |w| (Frobenius) of a weight and its int8 form."""
-    weight = weight.detach().float()
-    norm = weight.norm().item()
-    return (weight - dequantize(quantized, scale)).norm().item() / norm if norm else 0.0
+    step = max(1, _PIECE // max(1, weight.shape[1]))
+    error = norm = 0.0
+    for whole, part, scales in zip(
+        weight.detach().split(step), quantized.split(step), scale.split(step), strict=True
+    ):
+        whole = whole.float()
+        norm += whole.square().sum().item()
+        error += (whole - dequantize(part, scales)).square().sum().item()
+    return (error / norm) ** 0.5 if norm else 0.0
 
 
 def _kernel_step() -> float | None:
@@ -46,7 +65,7 @@ def _kernel_step() -> float | None:
 
     Processors without VNNI add pairs of products in 16 bits, which 8-bit activations overflow; 7 bits never do.
     """
-    if torch.backends.quantized.engine not in ("x86", "fbgemm", "onednn"):
+    if "fbgemm" not in torch.backends.quantized.supported_engines:
         return None
     vnni: Callable[[], bool] = getattr(torch.cpu, "_is_vnni_supported", lambda: False)
     return 1 / 127 if vnni() else 1 / 63
@@ -86,12 +105,14 @@ class Int8Linear(nn.Module):
         self.step = 0.0
 
     @classmethod
-    def from_linear(cls, linear: nn.Linear) -> Int8Linear:
-        """The int8 form of a linear layer; packed when it is on the CPU."""
+    def from_linear(cls, linear: nn.Linear, *, release: bool = False) -> Int8Linear:
+        """The int8 form of a linear layer; packed when it is on the CPU. `release` empties `linear` on the way."""
         made = cls(linear.in_features, linear.out_features, linear.bias is not None, device="meta")
         made.weight, made.scale = quantize(linear.weight)
         made.bias = None if linear.bias is None else nn.Parameter(linear.bias.detach(), False)
         made.train(linear.training)
+        if release:
+            linear.weight = nn.Parameter(linear.weight.detach().to("meta"), False)
         return made.pack()
 
     def pack(self) -> Int8Linear:
@@ -99,18 +120,22 @@ class Int8Linear(nn.Module):
         step = _kernel_step()
         if self.weight is None or self.weight.device.type != "cpu" or step is None:
             return self
-        with (
-            warnings.catch_warnings()
-        ):  # the quantised tensor is only the envelope in which the kernel takes its weight
-            warnings.simplefilter("ignore")
-            zeros = torch.zeros(self.out_features, dtype=torch.int64)
-            # the kernel divides by the scale in its checks: channels of zeros take scale one, their weights stay zero
-            scale = torch.where(self.scale > 0, self.scale, torch.ones_like(self.scale)).double()
-            envelope = torch._make_per_channel_quantized_tensor(
-                self.weight.contiguous(), scale, zeros, 0
-            )
+        engine = torch.backends.quantized.engine
+        plain, self.weight = self.weight.contiguous(), None
+        zeros = torch.zeros(self.out_features, dtype=torch.int64)
+        # the kernel wants positive scales: channels of zeros take one, their weights stay zero
+        scale = torch.where(self.scale > 0, self.scale, torch.ones_like(self.scale)).double()
+        try:
+            with (
+                warnings.catch_warnings()
+            ):  # a quantised tensor is only the envelope in which the kernel takes its weight
+                warnings.simplefilter("ignore")
+                envelope = torch._make_per_channel_quantized_tensor(plain, scale, zeros, 0)
+            del plain  # the envelope is a copy, the packed weight another: two at a time are enough
+            torch.backends.quantized.engine = "fbgemm"
             self.packed, self.step = torch.ops.quantized.linear_prepack(envelope, None), step
-        self.weight = None
+        finally:
+            torch.backends.quantized.engine = engine
         return self
 
     def unpack(self) -> Int8Linear:

@@ -5,6 +5,8 @@ TensorFiles -> {stage: {key of the module: name in the file}} -> check (one erro
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import re
 from collections import Counter
 from collections.abc import Callable
@@ -174,21 +176,29 @@ class Assignment:
     ) -> None:
         """Give every tensor of a stage its memory, one tensor at a time; `int8` quantises its linear layers as they come."""
         module = self.model.stages()[stage]
+        # 2 % of a stage may lie about as freed memory before it goes back to the system
+        slack, freed = sum(self.files[name].nbytes for name in self.names[stage].values()) // 50, 0
         for path, child in list(module.named_modules()):
             linear = int8 and isinstance(child, nn.Linear)
-            tensors = {}
-            for key, old in own_tensors(child).items():
-                full = f"{path}.{key}".lstrip(".")
+            packs = linear or isinstance(child, Int8Linear)
+            tensors = {
                 # a matrix about to be quantised is read where it can be freed, not seen through the file
-                tensor = self._tensor(
-                    stage, full, old.dtype if _is_int8(child, key) else dtype, device, fresh=linear
-                )
-                tensors[key] = tensor.reshape(old.shape)
+                key: self._tensor(
+                    stage, f"{path}.{key}".lstrip("."), old.dtype if _is_int8(child, key) else dtype, device, fresh=packs
+                ).reshape(old.shape)
+                for key, old in own_tensors(child).items()
+            }  # fmt: skip
+            freed += sum(tensor.nbytes for tensor in tensors.values()) if packs else 0
             if tensors:
                 child.load_state_dict(tensors, strict=False, assign=True)
+            del tensors
             if linear:
                 owner, _, leaf = path.rpartition(".")
-                setattr(module.get_submodule(owner), leaf, Int8Linear.from_linear(child))
+                made = Int8Linear.from_linear(child, release=True)
+                setattr(module.get_submodule(owner), leaf, made)
+            if freed > slack:
+                _give_back()
+                freed = 0
         left = [
             name
             for name, tensor in [*module.named_parameters(), *module.named_buffers()]
@@ -213,6 +223,12 @@ class Assignment:
         if entry.dtype == dtype and device.type == "cpu" and not fresh and dtype != torch.int8:
             return self.files.view(name)
         return self.files.read(name, torch.empty(entry.shape, dtype=dtype, device=device))
+
+
+def _give_back() -> None:
+    """Hand freed memory to the system: glibc keeps the holes between the tensors that stay."""
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _is_int8(module: nn.Module, key: str) -> bool:
