@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -61,20 +61,28 @@ def concat(parts: Sequence[Any], dim: int) -> Any:
 
 @dataclass
 class State:
-    """All that a StreamModule remembers. Fields are tensors (B, ...), States, lists of these, or None."""
+    """All that a StreamModule remembers. Fields are tensors (B, ...), States, messages, lists of these, or constants.
 
-    def fork(self) -> State:
+    A State whose tensors are not simply rows (a cache with room to grow, a random generator) overrides fork, stack and select;
+    States that hold it then do the right thing.
+    """
+
+    def fork(self) -> Self:
         """An independent copy: stepping one does not change the other."""
-        return _map(lambda t: t.clone(), self)
+        return _rebuild(self, torch.clone, lambda state: state.fork())
 
-    def stack(self, others: Sequence[State]) -> State:
+    def stack(self, others: Sequence[Self]) -> Self:
         """One State whose rows are the rows of self, then of others."""
-        return _map(lambda *ts: torch.cat(ts, 0), self, *others)
+        join = lambda *ts: torch.cat(ts, 0)  # noqa: E731
+        return _rebuild(self, join, lambda first, *rest: first.stack(rest), *others)
 
-    def unstack(self) -> list[State]:
+    def select(self, rows: Sequence[int]) -> Self:
+        """An independent State of the chosen rows, in that order."""
+        return _rebuild(self, lambda t: t[list(rows)], lambda state: state.select(rows))
+
+    def unstack(self) -> list[Self]:
         """One State of batch 1 per row."""
-        rows = next(tensors(self)).shape[0]
-        return [_map(lambda t, b=b: t[b : b + 1].clone(), self) for b in range(rows)]
+        return [self.select([row]) for row in range(next(tensors(self)).shape[0])]
 
 
 def fork(state: State) -> State:
@@ -104,19 +112,29 @@ def tensors(state: Any) -> Iterator[Tensor]:
             yield from tensors(getattr(state, field.name))
 
 
-def _map(fn: Callable[..., Tensor], first: Any, *rest: Any) -> Any:
-    """Rebuild `first` with fn applied to each tensor and its counterparts in `rest`; a nested State may override."""
-    if isinstance(first, Tensor):
-        return fn(first, *rest)
-    if isinstance(first, (list, tuple)):
-        return type(first)(_map(fn, *items) for items in zip(first, *rest, strict=True))
-    if dataclasses.is_dataclass(first):
+def _rebuild(
+    state: Any, leaf: Callable[..., Tensor], node: Callable[..., State], *others: Any
+) -> Any:
+    """A state of the same kind: `leaf` of its tensors, `node` of the States in it, each with its counterparts in `others`."""
+
+    def rebuilt(first: Any, *rest: Any) -> Any:
+        if isinstance(first, Tensor):
+            return leaf(first, *rest)
+        if isinstance(first, State):
+            return node(first, *rest)
+        if isinstance(first, (list, tuple)):
+            return type(first)(rebuilt(*items) for items in zip(first, *rest, strict=True))
+        if dataclasses.is_dataclass(first) and not isinstance(first, type):
+            return fields_of(first, *rest)
+        assert all(other == first for other in rest), f"states disagree: {first} against {rest}"
+        return first
+
+    def fields_of(first: Any, *rest: Any) -> Any:
         names = [field.name for field in dataclasses.fields(first)]
-        return type(first)(
-            **{n: _map(fn, getattr(first, n), *(getattr(r, n) for r in rest)) for n in names}
-        )
-    assert all(other == first for other in rest), f"states disagree: {first} against {rest}"
-    return first
+        values = {n: rebuilt(getattr(first, n), *(getattr(r, n) for r in rest)) for n in names}
+        return type(first)(**values)
+
+    return fields_of(state, *others)
 
 
 # ------------------------------------------------------------------------------------------------------------- modules
