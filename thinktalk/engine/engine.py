@@ -1,0 +1,292 @@
+"""Engine: one model, many conversations. Seats are opened, wishes come in, and tick() does one unit of work after the other.
+
+    with Engine(model, tokenizer) as engine:        # a thread of its own; without `with`: engine.run() works in yours
+        seat = engine.open(voice="default")
+        seat.read(readings)
+        seat.reply(options, emit=print)
+
+All state is touched by one thread only, the one that ticks: what other threads want is queued and done between two units.
+A unit that fails is tried again conversation by conversation; only those fail whose own part failed.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import suppress
+from typing import Any, Self, TypeVar
+
+import torch
+
+from thinktalk.code2wav.speaker import Voice
+from thinktalk.engine.admission import Admission
+from thinktalk.engine.replying import Stage
+from thinktalk.engine.scheduler import Costs, Unit, next_unit
+from thinktalk.engine.seat import Piece, Seat
+from thinktalk.engine.seat_state import SeatState
+from thinktalk.engine.stages import Stages
+from thinktalk.errors import ConfigError
+from thinktalk.messages import ThinkerChunk
+from thinktalk.pipeline import Reading
+from thinktalk.prompt import Tokenizer
+from thinktalk.weights.hf import OmniModel
+from thinktalk.weights.voices import find_voice
+
+__all__ = ["Engine"]
+
+T = TypeVar("T")
+
+
+class Engine:
+    """Many conversations over one model; each gets what it would get alone."""
+
+    def __init__(
+        self,
+        model: OmniModel,
+        tokenizer: Tokenizer,
+        *,
+        max_sessions: int = 64,
+        max_bytes: int | None = None,
+        max_load: float | None = None,
+        windows: Any = None,
+        prefill_chunk: int = 256,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        """max_sessions, max_bytes (of keys and values; None: half of what is free), max_load (seconds of work each second
+        beyond which no new speaker is let in; None: no limit) decide who is let in. `windows` is how codes become sound
+        (code2wav.streaming.Windows). `prefill_chunk`: tokens of prompt a unit of work reads.
+        """
+        if prefill_chunk < 1:
+            raise ConfigError(f"prefill_chunk {prefill_chunk}: expected 1 token or more")
+        self.model, self.tokenizer, self.clock = model, tokenizer, clock
+        self.prefill_chunk = prefill_chunk
+        self.stages = Stages(model, tokenizer, windows=windows)
+        self.seats: list[Seat] = []
+        self.costs = Costs()
+        self.admission = Admission(
+            self, max_sessions=max_sessions, max_bytes=max_bytes, max_load=max_load
+        )
+        self._busy: dict[Seat, None] = {}  # seats that may have work, in order of coming
+        self._wishes: deque[tuple[Callable[[], Any], Future]] = deque()
+        self._gate, self._wake = threading.Lock(), threading.Event()
+        self._worker: threading.Thread | None = None
+        self._stopping = False
+
+    # ----------------------------------------------------------------------------------------------------------- seats
+
+    def open(
+        self, *, voice: Voice | str | None = "default", state: SeatState | None = None
+    ) -> Seat:
+        """A new conversation, which speaks with a voice, or not at all (None); `state` is another one's to go on from.
+
+        Errors: Busy when there is no room for it, ConfigError for an unknown voice.
+        """
+        if isinstance(voice, str):
+            voice = find_voice(self.model.voices, voice)
+        if voice is not None and not self.stages.can_speak:
+            raise ConfigError("voice: the model was loaded without talker and code2wav; use voice=None")  # fmt: skip
+        return self._do(lambda: self._open(voice, state))
+
+    def _open(self, voice: Voice | None, state: SeatState | None) -> Seat:
+        if state is not None and (state.feed is None) != (voice is None):
+            raise ConfigError("state: made with speech and opened without, or the other way round")
+        self.admission.check(0 if state is None else state.length, speaks=voice is not None)
+        seat = Seat(self, voice, state or self.stages.fresh_state(voice))
+        self.seats.append(seat)
+        return seat
+
+    def _leave(self, seat: Seat) -> None:
+        if seat in self.seats:
+            self.seats.remove(seat)
+        self._busy.pop(seat, None)
+
+    def _stir(self, seat: Seat) -> None:
+        """The seat may have work."""
+        self._busy[seat] = None
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of keys and values held now."""
+        return self.stages.pool_bytes + sum(self.stages.own_bytes(s.memory) for s in self.seats)
+
+    # ------------------------------------------------------------------------------------------------------------ work
+
+    @torch.inference_mode()
+    def tick(self) -> bool:
+        """Do one unit of work; False when there is none."""
+        self._grant()
+        now = self.clock()
+        unit = next_unit(self._busy, now, guard_s=self._guard())
+        if unit is None:
+            self._busy.clear()
+            return False
+        before = self._sound_of(unit)
+        self._work(unit)
+        self.costs.add(
+            unit.stage, len(unit.seats), self.clock() - now, self._sound_of(unit) - before
+        )
+        return True
+
+    def run(self, until: Callable[[], bool] | None = None) -> None:
+        """Work in the caller's thread until `until()` or until nothing is left to do."""
+        assert self._worker is None, "a thread is at work already"
+        while (until is None or not until()) and self.tick():
+            pass
+
+    def _guard(self) -> float:
+        """How close to running dry somebody must be to go before everybody else: what his next sound may take."""
+        return 0.1 + 2 * self.costs.longest + self.costs.steps[Stage.SOUND].of(1)
+
+    @staticmethod
+    def _sound_of(unit: Unit) -> float:
+        if unit.stage is not Stage.SOUND:
+            return 0.0
+        replies = [seat.replying for seat in unit.seats if seat.replying is not None]
+        return sum(reply.samples / reply.sample_rate for reply in replies)
+
+    def _work(self, unit: Unit) -> None:
+        stage, stages = unit.stage, self.stages
+        if stage is Stage.READ:
+            self._alone(unit.seats[0], self._read)
+        elif stage is Stage.BEGIN:
+            self._alone(unit.seats[0], lambda seat: stages.begin(seat.replying))
+        elif stage is Stage.OPEN:
+            self._alone(unit.seats[0], lambda seat: stages.open(seat.replying))
+        else:
+            step = {Stage.THINK: stages.think, Stage.TALK: stages.talk, Stage.SOUND: stages.sound}
+            self._together(unit.seats, step[stage])
+
+    def _alone(self, seat: Seat, work: Callable[[Seat], Any]) -> None:
+        reply = seat.replying
+        try:
+            work(seat)
+        except Exception as error:
+            if seat.replying is reply and not seat.closed:
+                seat._fail(error)
+        else:
+            self._look(seat, reply)
+
+    def _together(self, seats: list[Seat], step: Callable[[list], list]) -> None:
+        replies = [seat.replying for seat in seats]
+        try:
+            errors = step(replies)
+        except Exception as error:
+            if len(seats) == 1:
+                seats[0]._fail(error)
+                return
+            for seat, reply in zip(seats, replies, strict=True):
+                if seat.replying is reply:  # nobody ended it meanwhile
+                    self._together([seat], step)
+            return
+        for seat, reply, error in zip(seats, replies, errors, strict=True):
+            if seat.replying is not reply:
+                continue
+            if error is not None:
+                seat._fail(error)
+            else:
+                self._look(seat, reply)
+
+    def _look(self, seat: Seat, reply: Any) -> None:
+        """Is the reply over? Then the last event goes out, after the seat is free for what comes next."""
+        if reply is None or seat.replying is not reply or not reply.is_over:
+            return
+        done = reply.done()
+        seat._stop(reply)
+        with suppress(Exception):  # whoever listens has failed too: nobody is left to tell
+            reply.emit(done)
+
+    def _read(self, seat: Seat) -> None:
+        """The next piece of prompt, or a part of it when it is long."""
+        piece = seat.pieces[0]
+        what, turn, size = piece.what, piece.turn, self.prefill_chunk
+        if callable(what):
+            seat.pieces.popleft()
+            more = [Piece(reading, piece.due) for reading in what() or ()]
+            seat.pieces.extendleft(reversed(more))
+            return
+        if turn is None:
+            seat.turn = None  # what was said before is past: keep() comes too late
+        whole = what.length if isinstance(what, ThinkerChunk) else what.embedded.length
+        size = min(size, whole - piece.done)
+        if isinstance(what, ThinkerChunk):
+            self.stages.recall(seat.memory, what.narrow(piece.done, size))
+        else:
+            self.admission.check_growth(seat, whole - piece.done)
+            hidden = self.stages.read(seat.memory, part_of(what, piece.done, size))
+            if turn is not None:
+                turn.hidden.extend(hidden.split(1, 1))
+        piece.done += size
+        if piece.done >= whole:
+            seat.pieces.popleft()
+            if turn is not None:
+                turn.recalled = True
+
+    # --------------------------------------------------------------------------------------------------------- threads
+
+    def start(self) -> Self:
+        """Work in a thread of its own."""
+        assert self._worker is None, "a thread is at work already"
+        self._stopping = False
+        self._worker = threading.Thread(target=self._labour, name="thinktalk-engine", daemon=True)
+        self._worker.start()
+        return self
+
+    def stop(self) -> None:
+        """The thread ends after its unit of work; conversations stay as they are."""
+        worker = self._worker
+        if worker is None:
+            return
+        self._stopping = True
+        self._wake.set()
+        worker.join()
+        with self._gate:
+            self._worker = None
+        self._grant()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *exc: object) -> None:
+        self.stop()
+
+    def _labour(self) -> None:
+        while not self._stopping:
+            self._wake.clear()
+            if not self.tick():
+                self._wake.wait()
+
+    def _do(self, wish: Callable[[], T]) -> T:
+        """Have the engine's thread do something between two units of work, and wait for it."""
+        with self._gate:
+            away = self._worker is not None and self._worker is not threading.current_thread()
+            if away:
+                future: Future = Future()
+                self._wishes.append((wish, future))
+                self._wake.set()
+        if away:
+            return future.result()
+        with torch.inference_mode():
+            return wish()
+
+    def _grant(self) -> None:
+        while self._wishes:
+            wish, future = self._wishes.popleft()
+            try:
+                future.set_result(wish())
+            except Exception as error:
+                future.set_exception(error)
+
+
+def part_of(reading: Reading, start: int, length: int) -> Reading:
+    """Some of its tokens; views."""
+    if start == 0 and length == reading.embedded.length:
+        return reading
+    return Reading(
+        reading.embedded.narrow(start, length),
+        reading.token_ids[:, start : start + length],
+        reading.heard[:, start : start + length],
+        reading.next_position,
+    )

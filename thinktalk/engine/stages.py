@@ -1,0 +1,317 @@
+"""Stages: the networks at work for many conversations. What one unit of work is, for whom, is the scheduler's to say.
+
+    read    a piece of prompt  -> the Thinker's memory, and the Talker's (hidden + embedding)
+    begin   what was read      -> the first token of a reply
+    think   one token each     -> the next tokens, and what the Talker hears
+    open    two inputs         -> the first code of a reply
+    talk    one code each      -> the next codes, and windows of codes
+    sound   windows            -> stretches of sound
+
+A step over several conversations changes nothing before it has succeeded: after an exception it may be tried one by one.
+Letters: R conversations, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from thinktalk.code2wav.speaker import Voice
+from thinktalk.engine.drawing import Choice, Drawing
+from thinktalk.engine.pool import RowPool
+from thinktalk.engine.replying import Replying
+from thinktalk.engine.seat_state import SeatState
+from thinktalk.errors import InputError, ThinktalkError
+from thinktalk.messages import Codes, Embedded, ThinkerChunk
+from thinktalk.pipeline import Reading
+from thinktalk.prompt import Tokenizer
+from thinktalk.talker.prepare import TalkerFeed, feed_rows
+from thinktalk.thinker.sampling import Sampler
+from thinktalk.weights.hf import OmniModel
+
+__all__ = ["ContextFull", "Stages"]
+
+
+class ContextFull(ThinktalkError):  # noqa: N818  (a state of affairs, not a mistake)
+    """A conversation has reached the model's context; it may be taken back, or a new one begun."""
+
+
+class Stages:
+    """One model's networks, with the pools in which conversations meet."""
+
+    def __init__(self, model: OmniModel, tokenizer: Tokenizer, *, windows: Any = None):
+        assert model.thinker is not None, "an engine needs a Thinker"
+        self.model, self.tokenizer = model, tokenizer
+        self.can_speak = None not in (model.talker, model.dit, model.vocoder)
+        self.speech = make_speech(model, windows) if self.can_speak else None
+        self.thinker, self.talker = model.thinker, model.talker
+        ids = model.config.thinker.ids
+        self.text_ends = (ids.im_end, ids.pad)
+        self.context = model.config.thinker.text.max_positions
+        self.thinkers, self.text_drawing = RowPool(model.thinker), Drawing()
+        if model.talker is not None:
+            config = model.talker.talker_config
+            self.code_ends = (config.codec_pad, config.codec_eos)
+            self.talkers, self.code_drawing = RowPool(model.talker), Drawing()
+
+    @property
+    def pool_bytes(self) -> int:
+        """Bytes of keys and values of the conversations that are speaking."""
+        return self.thinkers.num_bytes + (self.talkers.num_bytes if self.talker is not None else 0)
+
+    def own_bytes(self, state: SeatState) -> int:
+        """Bytes of keys and values that a conversation holds outside the pools."""
+        return sum(part.num_bytes for part in (state.thinker, state.talker) if part is not None)
+
+    def fresh_state(self, voice: Voice | None) -> SeatState:
+        """A conversation that has read nothing; it hears itself only with a voice."""
+        feed = None
+        if voice is not None:
+            assert self.talker is not None
+            feed = TalkerFeed.start(self.talker, self.thinker.embed, voice_token=voice.bos_token)
+        return SeatState(
+            thinker=self.thinker.init_state(1),
+            talker=None if feed is None else self.talker.init_state(1),
+            feed=feed,
+            hidden=None,
+            token_ids=torch.zeros(1, 0, dtype=torch.int64),
+            next_position=0,
+        )
+
+    # ------------------------------------------------------------------------------------------------------------ read
+
+    def read(self, state: SeatState, reading: Reading) -> Tensor:
+        """A piece of prompt; gives its hidden states (1, T, D). Errors: ContextFull, before anything has changed."""
+        after = state.length + reading.embedded.length
+        if after > self.context:
+            raise ContextFull(
+                f"conversation: {after} tokens with what is to be read, the model's context holds {self.context}; "
+                "begin a new session, or go back to an earlier turn"
+            )
+        hidden = self.thinker.step(reading.embedded, state.thinker)
+        if reading.embedded.length:
+            state.heed(reading.token_ids, hidden, reading.next_position)
+        positions = reading.embedded.positions
+        self.recall(state, ThinkerChunk(reading.token_ids, reading.heard, hidden, positions))
+        return hidden
+
+    def recall(self, state: SeatState, chunk: ThinkerChunk) -> None:
+        """The Talker reads what the Thinker has read."""
+        if state.feed is not None and self.talker is not None and chunk.length:
+            self.talker.step(state.feed.prompt(chunk), state.talker)
+
+    def reading(self, token_ids: Sequence[int], position: int) -> Reading:
+        """Text tokens as a piece of prompt whose first one stands at `position`."""
+        weight = self.thinker.embed.weight
+        ids = torch.tensor([list(token_ids)], dtype=torch.int64, device=weight.device)
+        embeds = self.thinker.embed(ids)
+        T = len(token_ids)
+        positions = (position + torch.arange(T, device=weight.device)).expand(1, 3, T)
+        return Reading(Embedded(embeds, positions), ids, embeds, position + T)
+
+    def chunk(
+        self, token_ids: Sequence[int], hidden: Sequence[Tensor], position: int
+    ) -> ThinkerChunk:
+        """Tokens of a reply that were read, the first at `position`, as the Talker reads a prompt."""
+        text = self.reading(token_ids, position)
+        return ThinkerChunk(
+            text.token_ids, text.heard, torch.cat(list(hidden), 1), text.embedded.positions
+        )
+
+    # ----------------------------------------------------------------------------------------------------------- think
+
+    def begin(self, reply: Replying) -> None:
+        """Say the first token; from now on the conversation's memory is in the pool. Errors: ContextFull, InputError."""
+        state, options, generation = reply.memory, reply.options, reply.options.generation
+        if state.hidden is None:
+            raise InputError("conversation: nothing was said yet, expected a turn to answer")
+        room = self.context - state.length
+        if room < 1:
+            raise ContextFull(
+                f"conversation: {state.length} tokens fill the model's context; begin a new session, or go back to an earlier turn"
+            )
+        sampler = Sampler.for_text(generation, greedy=options.greedy)
+        home = state.hidden.device
+        reply.text_choice = Choice.start(
+            sampler, self.thinker.config.vocab_size, seed=options.seed, seen=state.token_ids, device=home
+        )  # fmt: skip
+        reply.begun, reply.thinking = True, True
+        reply.mark, reply.prompt_tokens = state.mark(), state.length
+        reply.text, reply.text_limit = (
+            self.tokenizer.decode_stream(),
+            min(generation.max_text_tokens, room),
+        )
+        if options.speech:
+            assert state.feed is not None
+            reply.feed = state.feed.fork()
+            reply.talking = reply.speaking = True
+        tokens = self.text_drawing.draw(self.thinker.logits(state.hidden), [reply.text_choice])
+        self._accept_token(reply, int(tokens))
+        if reply.thinking:
+            reply.text_row = self.thinkers.join(state.thinker)
+            state.thinker = None
+
+    def think(self, replies: Sequence[Replying]) -> list[Exception | None]:
+        """One token more of each reply, all of one lane; gives the error of each (numbers that are not finite)."""
+        last = torch.tensor([[reply.token_ids[-1]] for reply in replies])
+        tokens_R1 = last.to(self.thinker.embed.weight.device)
+        embeds = self.thinker.embed(tokens_R1)
+        at = [reply.mark.next_position + len(reply.hidden) for reply in replies]
+        positions = torch.tensor(at, device=embeds.device)[:, None, None].expand(-1, 3, 1)
+        rows = [reply.text_row for reply in replies]
+        hidden = self.thinkers.step(rows, Embedded(embeds, positions))
+        heard: list[Tensor | None] = [None] * len(replies)
+        if any(reply.talking for reply in replies):
+            home = self.talker.embed.weight
+            heard = list((hidden + embeds).to(home).split(1))
+        for reply, own, told in zip(replies, hidden.split(1), heard, strict=True):
+            reply.hear(own, told)
+        state_RD, sound = _finite(hidden[:, -1])
+        logits = self.thinker.logits(state_RD)
+        chosen = self.text_drawing.draw(logits, [reply.text_choice for reply in replies])
+        return self._deal(replies, chosen, sound, self._accept_token)
+
+    def _accept_token(self, reply: Replying, token: int) -> None:
+        reply.accept_token(token, self.text_ends)
+        if not reply.thinking and reply.text_row is not None:
+            reply.memory.thinker = self.thinkers.leave(reply.text_row)
+            reply.text_row = None
+
+    # ------------------------------------------------------------------------------------------------------------ talk
+
+    def open(self, reply: Replying) -> None:
+        """The first code of a reply; from now on the Talker's memory is in the pool."""
+        config, dit = self.model.config, self.model.config.code2wav.dit
+        talker, options, state = self.talker, reply.options, reply.memory
+        length = state.talker.extent + 2
+        reply.code_limit = min(
+            options.generation.max_codes, dit.max_positions // dit.repeats,
+            config.talker.decoder.max_positions - length,
+        )  # fmt: skip
+        if reply.code_limit < 1:
+            self._stop_talking(reply)
+            return
+        sampler = Sampler.for_codes(
+            options.generation, config.talker, num_codes=dit.num_codes, greedy=options.greedy
+        )
+        opening = reply.feed.opening()
+        marks = torch.tensor([[config.talker.codec_mask, config.talker.codec_pad, config.talker.codec_bos]])  # fmt: skip
+        reply.code_choice = Choice.start(
+            sampler, config.talker.decoder.vocab_size, seed=options.seed, seen=marks, device=opening.embeds.device
+        )  # fmt: skip
+        weight = self.model.dit.input.weight
+        reply.speech = self.speech.init_state(
+            1, device=weight.device, dtype=weight.dtype, voice=reply.voice, seed=options.seed, noise=reply.noise
+        )  # fmt: skip
+        reply.sample_rate = config.code2wav.sample_rate
+        hidden = talker.step(opening, state.talker)[:, -1]
+        reply.code_row = self.talkers.join(state.talker)
+        state.talker = None
+        code = self.code_drawing.draw(talker.logits(hidden), [reply.code_choice])
+        self._accept_code(reply, int(code))
+
+    def talk(self, replies: Sequence[Replying]) -> list[Exception | None]:
+        """One code more of each reply, all of one lane; gives the error of each."""
+        codes = torch.tensor([[reply.codes[-1]] for reply in replies])
+        home = self.talker.embed.weight.device
+        x = feed_rows([reply.feed for reply in replies], self.talker.embed(codes.to(home)))
+        hidden = self.talkers.step([reply.code_row for reply in replies], x)
+        state_RD, sound = _finite(hidden[:, -1])
+        chosen = self.code_drawing.draw(
+            self.talker.logits(state_RD), [reply.code_choice for reply in replies]
+        )
+        return self._deal(replies, chosen, sound, self._accept_code)
+
+    def _accept_code(self, reply: Replying, code: int) -> None:
+        if not reply.accept_code(code, self.code_ends):
+            self._stop_talking(reply)
+        elif len(reply.unvoiced) >= reply.codes_wanted:
+            self._collect(reply, last=False)
+
+    def _stop_talking(self, reply: Replying) -> None:
+        reply.talking = False
+        if reply.code_row is not None:
+            reply.memory.talker = self.talkers.leave(reply.code_row, keep=reply.mark.talker)
+            reply.code_row = None
+        if reply.codes:
+            self._collect(reply, last=True)
+        if not reply.windows:
+            reply.speaking = False
+
+    # ----------------------------------------------------------------------------------------------------------- sound
+
+    def _collect(self, reply: Replying, *, last: bool) -> None:
+        """Hand codes on; what can be computed of them waits in `reply.windows`."""
+        codes = torch.tensor([reply.unvoiced], dtype=torch.int64)
+        reply.unvoiced = []
+        reply.windows += self.speech.collect(reply.speech, Codes(codes), last=last)
+
+    def sound(self, replies: Sequence[Replying]) -> list[Exception | None]:
+        """The next stretch of sound of each reply."""
+        mels = self.speech.run([reply.windows[0] for reply in replies])
+        errors: list[Exception | None] = []
+        for reply, mel in zip(replies, mels, strict=True):
+            try:
+                self._give(reply, mel)
+                errors.append(None)
+            except Exception as own:
+                errors.append(own)
+        return errors
+
+    def _give(self, reply: Replying, mel: Tensor) -> None:
+        if not reply.live:
+            return
+        reply.windows.pop(0)
+        last = not reply.talking and not reply.windows
+        wave = self.speech.vocode(reply.speech, mel, last=last)
+        if last:
+            reply.speaking = False
+        reply.accept_sound(wave[0].float().cpu().numpy())
+
+    def part(self, reply: Replying) -> None:
+        """The reply is over: what is in the pools comes home, the Talker's memory without the speech."""
+        state = reply.memory
+        if reply.text_row is not None:
+            state.thinker, reply.text_row = self.thinkers.leave(reply.text_row), None
+        if reply.code_row is not None:
+            state.talker, reply.code_row = (
+                self.talkers.leave(reply.code_row, keep=reply.mark.talker),
+                None,
+            )
+        elif reply.code_choice is not None:
+            state.talker.trim(reply.mark.talker)
+        reply.thinking = reply.talking = False
+
+    # ------------------------------------------------------------------------------------------------------------- all
+
+    @staticmethod
+    def _deal(replies, chosen: Tensor, sound: Tensor, accept) -> list[Exception | None]:
+        """Give each reply its token, waiting for the device once; a reply whose own part fails does not stop the others."""
+        errors: list[Exception | None] = []
+        tokens, fine = torch.stack((chosen, sound.to(chosen.dtype))).tolist()
+        for reply, token, finite in zip(replies, tokens, fine, strict=True):
+            error: Exception | None = None
+            if not finite:
+                error = ArithmeticError("the model's numbers are not finite any more")
+            elif reply.live:  # another reply's listener may have ended this one meanwhile
+                try:
+                    accept(reply, token)
+                except Exception as own:
+                    error = own
+            errors.append(error)
+        return errors
+
+
+def make_speech(model: OmniModel, windows: Any) -> Any:
+    """The streaming form of code2wav."""
+    from thinktalk.code2wav.streaming import Speech, Windows
+
+    return Speech(model.dit, model.vocoder, model.config.code2wav, window=windows or Windows())
+
+
+def _finite(hidden_RD: Tensor) -> tuple[Tensor, Tensor]:
+    """The same without NaN and infinities, which must not reach the others' draws; and which rows had none."""
+    return torch.nan_to_num(hidden_RD, 0.0, 0.0, 0.0), hidden_RD.sum(-1).isfinite()
