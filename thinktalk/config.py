@@ -2,7 +2,7 @@
 
     OmniConfig = MelConfig + VisualConfig + ThinkerConfig(audio, vision, text) + TalkerConfig + Code2WavConfig + GenerationConfig
 
-JSON, official key names included, is read and written in weights/hf.py only.
+JSON, official key names included, is read and written in weights/config_read.py and config_write.py only.
 """
 
 from __future__ import annotations

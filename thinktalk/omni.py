@@ -85,8 +85,8 @@ def load(
     """A checkpoint, ready to use. Errors: WeightsError, ConfigError.
 
     device:    where it runs; `placement` {"thinker": "cuda:0", "talker": "cuda:1"} overrides it part by part.
-    dtype:     "float32", "bfloat16", "int8", or a mapping of parts; None is float32 on the CPU, else as stored. code2wav
-               stays float32 unless a mapping names it.
+    dtype:     "float32", "bfloat16", "int8", or a mapping of parts; None is as stored. code2wav is float32 unless a mapping
+               names it.
     parts:     any of "thinker", "talker", "code2wav"; ("thinker",) needs no talker, vocoder or voices on disk.
     """
     directory = resolve(model)
@@ -94,8 +94,6 @@ def load(
     where = dict.fromkeys(("thinker", "talker", "code2wav"), str(device)) | dict(placement or {})
     for place in where.values():
         check_device(place)
-    if dtype is None and torch.device(device).type == "cpu" and not placement:
-        dtype = "float32"
     weights = load_weights(directory, parts=parts, device=where, dtype=dtype)
     tokenizer = Tokenizer.load(directory, config=weights.config.thinker)
     return Omni(weights, tokenizer, directory=directory)

@@ -32,7 +32,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         "--dtype",
         default=None,
         metavar="T",
-        help="float32 or bfloat16 (default: float32 on cpu, else bfloat16)",
+        help="float32, bfloat16 or int8 (default: as stored; code2wav in float32)",
     )
     parser.add_argument(
         "--placement",
