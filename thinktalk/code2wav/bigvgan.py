@@ -173,19 +173,19 @@ class BigVGAN(Windowed):
         return x.new_zeros(len(x), 0)
 
 
-def receptive_field(config: BigVGANConfig) -> tuple[int, int]:
-    """Mel frames before and after frame i that its samples depend on: (23, 25) officially."""
+def receptive_field(config: BigVGANConfig, *, snake_reach: int = REACH) -> tuple[int, int]:
+    """Mel frames before and after frame i that its samples depend on: (34, 34) officially.
+
+    `snake_reach` is how far an anti-aliased activation is taken to hear, in samples; 0 counts the convolutions alone.
+    """
 
     def reach(lo: int, hi: int) -> tuple[int, int]:
         """Of samples lo..hi, walk back through the network to the frames lo..hi they hear."""
-        snake, edge = (
-            TAPS // 2 - 1,
-            EDGE_KERNEL // 2,
-        )  # z hears z - 5 .. z + 5 through up, snake and down
-        lo, hi = lo - edge - snake, hi + edge + snake
+        edge = EDGE_KERNEL // 2
+        lo, hi = lo - edge - snake_reach, hi + edge + snake_reach
         for rate, kernel in zip(reversed(config.upsample_rates), reversed(config.upsample_kernels), strict=True):  # fmt: skip
             width = max(
-                sum(2 * REACH + (k - 1) // 2 * (d + 1) for d in dilations)
+                sum(2 * snake_reach + (k - 1) // 2 * (d + 1) for d in dilations)
                 for k, dilations in zip(config.resblock_kernels, config.resblock_dilations, strict=True)
             )  # fmt: skip
             pad = (kernel - rate) // 2

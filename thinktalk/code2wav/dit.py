@@ -23,11 +23,20 @@ from thinktalk.code2wav.speaker import SpeakerEncoder, Voice
 from thinktalk.config import DiTConfig
 from thinktalk.errors import InputError
 from thinktalk.layers.linear import Linear, linear
+from thinktalk.stream import State
 
-__all__ = ["Condition", "DiT", "Modulation"]
+__all__ = ["Condition", "DiT", "Modulation", "Timbre"]
 
 NORM_EPS = 1e-6
 TIME_FEATURES, TIME_SCALE = 256, 1000  # sines and cosines of 1000 t
+
+
+@dataclass
+class Timbre(State):
+    """What the input layer adds for a voice, the same in every frame; a row a voice. DiT.prime computes it once."""
+
+    said: Tensor  # (B, D) of the conditioned half: speaker vector, `cond`, bias
+    free: Tensor  # (B, D) of the free half: a silent reference, the null code, a zero voice, bias
 
 
 @dataclass(frozen=True)
@@ -72,10 +81,14 @@ class InputLayer(nn.Module):
         """The mel's share."""
         return linear(x, self.weight[:, : self.widths[0]])
 
-    def constant(self, speaker: Tensor, codes: Tensor, voice: Tensor) -> Tensor:
-        """The share of the speaker vector, the code embeddings and the voice's `cond`, and the bias."""
-        _, w_speaker, w_codes, w_voice = self.weight.split(self.widths, 1)
-        return linear(speaker, w_speaker, self.bias) + linear(codes, w_codes) + linear(voice, w_voice)  # fmt: skip
+    def voiced(self, speaker: Tensor, voice: Tensor) -> Tensor:
+        """The share of the speaker vector and the voice's `cond`, and the bias."""
+        _, w_speaker, _, w_voice = self.weight.split(self.widths, 1)
+        return linear(speaker, w_speaker, self.bias) + linear(voice, w_voice)
+
+    def coded(self, codes: Tensor) -> Tensor:
+        """The code embeddings' share."""
+        return linear(codes, self.weight.split(self.widths, 1)[2])
 
 
 class TimeEmbedding(nn.Module):
@@ -179,28 +192,35 @@ class DiT(nn.Module):
         layers = tuple(layer.modulation(embedding_SD).unflatten(-1, (6, -1)) for layer in self.layers)  # fmt: skip
         return Modulation(layers, self.modulation(embedding_SD).unflatten(-1, (2, -1)))
 
+    def prime(self, voice: Voice) -> Timbre:
+        """What a voice adds to every frame, (1, D); good for any number of utterances. InputError if it does not fit."""
+        self._check_voice(voice)
+        like = dict(dtype=self.input.weight.dtype, device=self.input.weight.device)
+        silence = torch.zeros(1, self.speaker.min_frames, self.config.num_mels, **like)
+        null = self.codes(torch.zeros(1, dtype=torch.int64, device=like["device"]))
+        nobody = torch.zeros(1, self.config.speaker_width, **like)
+        return Timbre(
+            said=self.input.voiced(self.speaker(voice.ref_mel.to(**like)), voice.cond.to(**like)),
+            free=self.input.voiced(self.speaker(silence), nobody) + self.input.coded(null),
+        )
+
     def condition(
-        self, codes: Sequence[Tensor], voices: Sequence[Voice], *, guided: bool = True
+        self, codes: Sequence[Tensor], voices: Sequence[Voice | Timbre], *, guided: bool = True
     ) -> Condition:
-        """What stays the same for utterances of codes (n,) spoken by `voices`.
+        """What stays the same for utterances of codes (n,) spoken by `voices`, primed (one row each) or not.
 
         InputError for a code that the model has no row for, a voice that does not fit, or more frames than it knows.
         """
-        frames = [self._check(c, v) for c, v in zip(codes, voices, strict=True)]
+        frames = [self._check_codes(c) for c in codes]
         like = dict(dtype=self.input.weight.dtype, device=self.input.weight.device)
         blocks = lay_out(frames, self.config, halves=2 if guided else 1, **like)
         ids = [c.to(like["device"]).repeat_interleave(self.config.repeats) for c in codes]
-        known = {id(v): self.speaker(v.ref_mel.to(**like)) for v in voices}  # one encoding a voice
-        constant = self.input.constant(
-            blocks.spread(torch.cat([known[id(v)] for v in voices])),
-            self.codes(blocks.pack(ids)),
-            blocks.spread(torch.cat([v.cond.to(**like) for v in voices])),
-        )
-        if guided:  # the free half: the encoding of a silent reference, the null code, a zero voice
-            silence = torch.zeros(1, self.speaker.min_frames, self.config.num_mels, **like)
-            null = self.codes(torch.zeros(1, dtype=torch.int64, device=like["device"]))
-            nobody = torch.zeros(1, self.config.speaker_width, **like)
-            free = self.input.constant(self.speaker(silence), null, nobody)
+        known = {id(v): v if isinstance(v, Timbre) else self.prime(v) for v in voices}
+        timbres = [known[id(v)] for v in voices]  # one encoding a voice
+        coded = self.input.coded(self.codes(blocks.pack(ids)))
+        constant = coded + blocks.spread(torch.cat([t.said for t in timbres]))
+        if guided:
+            free = blocks.spread(torch.cat([t.free for t in timbres]))
             constant = torch.cat([constant, free.expand_as(constant)])
         return Condition(blocks, constant, guided)
 
@@ -216,8 +236,8 @@ class DiT(nn.Module):
         scale, shift = modulation.final.unbind(-2)
         return self.output(modulated_norm(x_NFD, scale, shift))
 
-    def _check(self, codes: Tensor, voice: Voice) -> int:
-        """Frames of an utterance whose codes and voice can be used."""
+    def _check_codes(self, codes: Tensor) -> int:
+        """Frames of codes that can be used."""
         config = self.config
         if codes.ndim != 1 or not len(codes):
             raise InputError(f"codes: got shape {tuple(codes.shape)}, expected one or more in a row")  # fmt: skip
@@ -229,12 +249,16 @@ class DiT(nn.Module):
         if low < 0 or high > config.num_codes:
             bad = int(low if low < 0 else high)
             raise InputError(f"codes: got {bad}, expected 0 to {config.num_codes}; suppress ids above that in the Talker")  # fmt: skip
-        cond, mel, width = tuple(voice.cond.shape), tuple(voice.ref_mel.shape), config.speaker_width
+        return frames
+
+    def _check_voice(self, voice: Voice) -> None:
+        """Raise unless a voice was made for this model."""
+        config, width = self.config, self.config.speaker_width
+        cond, mel = tuple(voice.cond.shape), tuple(voice.ref_mel.shape)
         if cond != (1, width) or len(mel) != 3 or (mel[0], mel[2]) != (1, config.num_mels):
             raise InputError(f"voice {voice.name}: cond {cond} and ref_mel {mel}, expected {(1, width)} and (1, T, {config.num_mels}); was it made for another model?")  # fmt: skip
         if mel[1] < self.speaker.min_frames:
             raise InputError(f"voice {voice.name}: ref_mel of {mel[1]} frames, expected at least {self.speaker.min_frames}; record a longer sample")  # fmt: skip
-        return frames
 
 
 def modulated_norm(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:

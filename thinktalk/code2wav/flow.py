@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from thinktalk.code2wav.dit import Condition, DiT, Modulation
+from thinktalk.code2wav.dit import Condition, DiT, Modulation, Timbre
 from thinktalk.code2wav.speaker import Voice
 from thinktalk.errors import ConfigError, InputError
 
@@ -121,7 +121,7 @@ def draw_noise(frames: int, num_mels: int, *, generator: torch.Generator | None 
 def sample_many(
     dit: DiT,
     codes: Sequence[Tensor],
-    voices: Sequence[Voice],
+    voices: Sequence[Voice | Timbre],
     *,
     noise: Sequence[Tensor] | None = None,
     generator: torch.Generator | None = None,
