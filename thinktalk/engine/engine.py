@@ -22,6 +22,7 @@ from typing import Any, Self, TypeVar
 import torch
 
 from thinktalk.code2wav.speaker import Voice
+from thinktalk.code2wav.streaming import Windows
 from thinktalk.engine.admission import Admission
 from thinktalk.engine.replying import Stage
 from thinktalk.engine.scheduler import Costs, Unit, next_unit
@@ -51,7 +52,7 @@ class Engine:
         max_sessions: int = 64,
         max_bytes: int | None = None,
         max_load: float | None = None,
-        windows: Any = None,
+        windows: Windows | None = None,
         prefill_chunk: int = 256,
         clock: Callable[[], float] = time.monotonic,
     ):

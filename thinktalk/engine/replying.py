@@ -19,6 +19,7 @@ import numpy as np
 from torch import Tensor
 
 from thinktalk.code2wav.speaker import Voice
+from thinktalk.code2wav.streaming import Speech, SpeechState
 from thinktalk.engine.drawing import Choice
 from thinktalk.engine.pool import Row
 from thinktalk.engine.seat_state import Mark, SeatState
@@ -105,10 +106,11 @@ class Replying:
 
     # code2wav
     voice: Voice | None = None
-    speech: Any = None  # what code2wav remembers
+    speech: Speech | None = None  # how codes become sound
+    spoken: SpeechState | None = None  # and where that stands
     unvoiced: list[int] = field(default_factory=list)  # codes it has not got yet
-    windows: list[Any] = field(default_factory=list)  # what it can compute now
-    codes_wanted: int = 1  # codes it waits for
+    wanted: int = 1  # codes it waits for
+    sounding: bool = False  # it can go on now
     sound: list[np.ndarray] = field(default_factory=list)
     samples: int = 0
     sample_rate: int = 24_000
@@ -121,7 +123,7 @@ class Replying:
         """The stage that the next sound (or else the next word) waits for."""
         if not self.begun:
             return Stage.BEGIN
-        if self.windows:
+        if self.sounding:
             return Stage.SOUND
         if self.talking and self.feed is not None and self.feed.ready:
             return Stage.OPEN if self.code_choice is None else Stage.TALK
@@ -133,19 +135,19 @@ class Replying:
             return self.text_row is not None
         if stage is Stage.TALK:
             return self.code_row is not None and self.feed is not None and self.feed.ready
-        return bool(self.windows) if stage is Stage.SOUND else self.wants() is stage
+        return self.sounding if stage is Stage.SOUND else self.wants() is stage
 
     @property
     def due(self) -> float:
         """When its next sound or word should be there."""
-        if self.speaking or self.windows:
+        if self.speaking:
             return self.asked_at + FIRST_SOUND_S if self.dry_at is None else self.dry_at
         return self.asked_at + FIRST_SOUND_S + len(self.token_ids) / TEXT_PER_S
 
     @property
     def is_over(self) -> bool:
         """Whether nothing is left to do."""
-        return self.begun and not self.thinking and not self.speaking and not self.windows
+        return self.begun and not self.thinking and not self.speaking
 
     # --------------------------------------------------------------------------------------------------------- results
 
@@ -185,9 +187,24 @@ class Replying:
         self.moment("first_code")
         return len(self.codes) < self.code_limit
 
+    def voice_codes(self, *, last: bool = False) -> None:
+        """Hand the codes on when enough have come, unless sound is to be made of the earlier ones first."""
+        assert self.speech is not None and self.spoken is not None
+        if last or (len(self.unvoiced) >= self.wanted and not self.sounding):
+            self.speech.collect(self.spoken, self.unvoiced, last=last)
+            self.unvoiced = []
+            self.wanted = self.speech.wants(self.spoken)
+            self.sounding = self.speech.ready(self.spoken)
+
     def accept_sound(self, wave: np.ndarray) -> None:
         """The next stretch of sound."""
-        if not len(wave) or not self.live:
+        assert self.speech is not None and self.spoken is not None
+        self.sounding = self.speech.ready(self.spoken)
+        self.wanted = self.speech.wants(self.spoken)
+        self.speaking = not self.spoken.done
+        if self.talking:
+            self.voice_codes()
+        if not len(wave):
             return
         now = self.clock()
         start_s = self.samples / self.sample_rate
@@ -219,7 +236,7 @@ class Replying:
         """How far it has come."""
         return Said(
             token_ids=tuple(self.token_ids), codes=len(self.codes), seconds=self.samples / self.sample_rate,
-            thinking_done=self.begun and not self.thinking, speaking_done=self.begun and not (self.speaking or self.windows),
+            thinking_done=self.begun and not self.thinking, speaking_done=self.begun and not self.speaking,
         )  # fmt: skip
 
     def done(self) -> Event:

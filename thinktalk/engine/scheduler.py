@@ -66,6 +66,7 @@ def company(best: Seat, seats: Iterable[Seat], stage: Stage, most_windows: int) 
     assert first is not None
     able = [s for s in seats if s.replying is not None and s.replying.can(stage)]
     if stage is Stage.SOUND:  # a window of its own size each: the most urgent ones
+        able = [s for s in able if s.replying.speech is first.speech]
         able.sort(key=lambda s: s.replying.due)
         return able[:most_windows]
     row = "text_row" if stage is Stage.THINK else "code_row"

@@ -206,7 +206,7 @@ class Seat:
             return
         self.turn = Turn(reply.mark, list(reply.token_ids), list(reply.hidden), reply.said())
         self._keep(len(reply.token_ids))
-        reply.windows, reply.speech = [], None
+        reply.sounding, reply.speech, reply.spoken = False, None, None
 
     def _keep(self, tokens: int) -> None:
         turn, memory, stages = self.turn, self.memory, self.engine.stages

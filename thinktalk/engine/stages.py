@@ -14,25 +14,28 @@ Letters: R conversations, D width.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from thinktalk.code2wav.speaker import Voice
+from thinktalk.code2wav.streaming import Speech, Windows
 from thinktalk.engine.drawing import Choice, Drawing
 from thinktalk.engine.pool import RowPool
 from thinktalk.engine.replying import Replying
 from thinktalk.engine.seat_state import SeatState
 from thinktalk.errors import InputError, ThinktalkError
-from thinktalk.messages import Codes, Embedded, ThinkerChunk
-from thinktalk.pipeline import Reading
+from thinktalk.messages import Embedded, ThinkerChunk
+from thinktalk.pipeline import Options, Reading
 from thinktalk.prompt import Tokenizer
 from thinktalk.talker.prepare import TalkerFeed, feed_rows
 from thinktalk.thinker.sampling import Sampler
 from thinktalk.weights.hf import OmniModel
 
 __all__ = ["ContextFull", "Stages"]
+
+MANY_WALKS = 8  # ways of making sound that are kept at hand
 
 
 class ContextFull(ThinktalkError):  # noqa: N818  (a state of affairs, not a mistake)
@@ -42,11 +45,12 @@ class ContextFull(ThinktalkError):  # noqa: N818  (a state of affairs, not a mis
 class Stages:
     """One model's networks, with the pools in which conversations meet."""
 
-    def __init__(self, model: OmniModel, tokenizer: Tokenizer, *, windows: Any = None):
+    def __init__(self, model: OmniModel, tokenizer: Tokenizer, *, windows: Windows | None = None):
         assert model.thinker is not None, "an engine needs a Thinker"
         self.model, self.tokenizer = model, tokenizer
         self.can_speak = None not in (model.talker, model.dit, model.vocoder)
-        self.speech = make_speech(model, windows) if self.can_speak else None
+        self.windows = windows or Windows()
+        self._speeches: dict[Windows, Speech] = {}
         self.thinker, self.talker = model.thinker, model.talker
         ids = model.config.thinker.ids
         self.text_ends = (ids.im_end, ids.pad)
@@ -202,10 +206,11 @@ class Stages:
         reply.code_choice = Choice.start(
             sampler, config.talker.decoder.vocab_size, seed=options.seed, seen=marks, device=opening.embeds.device
         )  # fmt: skip
-        weight = self.model.dit.input.weight
-        reply.speech = self.speech.init_state(
-            1, device=weight.device, dtype=weight.dtype, voice=reply.voice, seed=options.seed, noise=reply.noise
-        )  # fmt: skip
+        reply.speech = self.speech(options)
+        reply.spoken = reply.speech.init_state(
+            1, voice=reply.voice, seed=options.seed, noise=reply.noise
+        )
+        reply.wanted = reply.speech.wants(reply.spoken)
         reply.sample_rate = config.code2wav.sample_rate
         hidden = talker.step(opening, state.talker)[:, -1]
         reply.code_row = self.talkers.join(state.talker)
@@ -228,8 +233,8 @@ class Stages:
     def _accept_code(self, reply: Replying, code: int) -> None:
         if not reply.accept_code(code, self.code_ends):
             self._stop_talking(reply)
-        elif len(reply.unvoiced) >= reply.codes_wanted:
-            self._collect(reply, last=False)
+        else:
+            reply.voice_codes()
 
     def _stop_talking(self, reply: Replying) -> None:
         reply.talking = False
@@ -237,39 +242,44 @@ class Stages:
             reply.memory.talker = self.talkers.leave(reply.code_row, keep=reply.mark.talker)
             reply.code_row = None
         if reply.codes:
-            self._collect(reply, last=True)
-        if not reply.windows:
-            reply.speaking = False
+            reply.voice_codes(last=True)
+        reply.speaking = reply.sounding
 
     # ----------------------------------------------------------------------------------------------------------- sound
 
-    def _collect(self, reply: Replying, *, last: bool) -> None:
-        """Hand codes on; what can be computed of them waits in `reply.windows`."""
-        codes = torch.tensor([reply.unvoiced], dtype=torch.int64)
-        reply.unvoiced = []
-        reply.windows += self.speech.collect(reply.speech, Codes(codes), last=last)
+    def speech(self, options: Options) -> Speech:
+        """How codes become sound with these options; kept, since its walk takes a while to make."""
+        generation = options.generation
+        windows = replace(
+            self.windows, points=generation.flow_points, guidance=generation.flow_guidance,
+            sway=generation.flow_sway, method=options.flow_method,
+        )  # fmt: skip
+        if windows not in self._speeches:
+            if len(self._speeches) >= MANY_WALKS:
+                self._speeches.pop(next(iter(self._speeches)))
+            self._speeches[windows] = Speech(
+                self.model.dit, self.model.vocoder, self.model.config.code2wav, windows=windows
+            )
+        return self._speeches[windows]
 
     def sound(self, replies: Sequence[Replying]) -> list[Exception | None]:
-        """The next stretch of sound of each reply."""
-        mels = self.speech.run([reply.windows[0] for reply in replies])
+        """The next stretch of sound of each reply, all made the same way; gives the error of each."""
+        waves = self._speech_of(replies).run([reply.spoken for reply in replies])
         errors: list[Exception | None] = []
-        for reply, mel in zip(replies, mels, strict=True):
+        for reply, wave in zip(replies, waves, strict=True):
             try:
-                self._give(reply, mel)
+                if reply.live:
+                    reply.accept_sound(wave[0].float().cpu().numpy())
                 errors.append(None)
             except Exception as own:
                 errors.append(own)
         return errors
 
-    def _give(self, reply: Replying, mel: Tensor) -> None:
-        if not reply.live:
-            return
-        reply.windows.pop(0)
-        last = not reply.talking and not reply.windows
-        wave = self.speech.vocode(reply.speech, mel, last=last)
-        if last:
-            reply.speaking = False
-        reply.accept_sound(wave[0].float().cpu().numpy())
+    @staticmethod
+    def _speech_of(replies: Sequence[Replying]) -> Speech:
+        speech = replies[0].speech
+        assert speech is not None and all(reply.speech is speech for reply in replies)
+        return speech
 
     def part(self, reply: Replying) -> None:
         """The reply is over: what is in the pools comes home, the Talker's memory without the speech."""
@@ -303,13 +313,6 @@ class Stages:
                     error = own
             errors.append(error)
         return errors
-
-
-def make_speech(model: OmniModel, windows: Any) -> Any:
-    """The streaming form of code2wav."""
-    from thinktalk.code2wav.streaming import Speech, Windows
-
-    return Speech(model.dit, model.vocoder, model.config.code2wav, window=windows or Windows())
 
 
 def _finite(hidden_RD: Tensor) -> tuple[Tensor, Tensor]:
