@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from thinktalk.config import AudioEncoderConfig
 from thinktalk.layers.audio_block import AudioBlock
+from thinktalk.layers.linear import Linear
 from thinktalk.stream import Blocked
 
 __all__ = ["AudioEncoder", "audio_token_count"]
@@ -58,7 +59,7 @@ class AudioEncoder(Blocked):
             for _ in range(config.num_layers)
         )
         self.norm = nn.LayerNorm(config.width)
-        self.proj = nn.Linear(config.width, config.out_width)
+        self.proj = Linear(config.width, config.out_width)
         self.bos_eos = nn.Embedding(2, config.out_width)  # in the checkpoint, read by nothing
 
     def encode(self, mels: Sequence[Tensor]) -> list[Tensor]:

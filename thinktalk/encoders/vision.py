@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from thinktalk.config import VisionConfig
 from thinktalk.encoders.windows import Grid, Layout, plan_windows
+from thinktalk.layers.linear import Linear
 from thinktalk.layers.mlp import SwiGLU
 from thinktalk.layers.norm import RMSNorm
 from thinktalk.layers.segments import SegmentAttention
@@ -53,8 +54,8 @@ class PatchMerger(nn.Module):
         super().__init__()
         self.unit_width = config.width * config.merge**2
         self.norm = RMSNorm(config.width)
-        self.up = nn.Linear(self.unit_width, self.unit_width)
-        self.down = nn.Linear(self.unit_width, config.out_width)
+        self.up = Linear(self.unit_width, self.unit_width)
+        self.down = Linear(self.unit_width, config.out_width)
 
     def forward(self, x_ND: Tensor) -> Tensor:
         return self.down(F.gelu(self.up(self.norm(x_ND).view(-1, self.unit_width))))
@@ -66,7 +67,7 @@ class VisionEncoder(nn.Module):
     def __init__(self, config: VisionConfig):
         super().__init__()
         self.config = config
-        self.patch_embed = nn.Linear(config.patch_values, config.width, bias=False)
+        self.patch_embed = Linear(config.patch_values, config.width, bias=False)
         self.layers = nn.ModuleList(VisionBlock(config) for _ in range(config.depth))
         self.merger = PatchMerger(config)
 

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from thinktalk.layers.linear import Linear
 from thinktalk.layers.segments import Run, SegmentAttention
 
 __all__ = ["AudioBlock", "GeluMLP"]
@@ -21,8 +22,8 @@ class GeluMLP(nn.Module):
 
     def __init__(self, width: int, ffn_width: int):
         super().__init__()
-        self.up = nn.Linear(width, ffn_width)
-        self.down = nn.Linear(ffn_width, width)
+        self.up = Linear(width, ffn_width)
+        self.down = Linear(ffn_width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) -> (..., D)."""

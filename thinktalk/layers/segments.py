@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from thinktalk.layers.linear import Linear
+
 __all__ = ["Rotary", "Run", "SegmentAttention", "attend_segments", "rotate"]
 
 Run = tuple[int, int]
@@ -65,10 +67,10 @@ class SegmentAttention(nn.Module):
         super().__init__()
         assert width % num_heads == 0, f"width {width} is not a multiple of {num_heads} heads"
         self.num_heads = num_heads
-        self.q = nn.Linear(width, width)
-        self.k = nn.Linear(width, width, bias=key_bias)
-        self.v = nn.Linear(width, width)
-        self.o = nn.Linear(width, width)
+        self.q = Linear(width, width)
+        self.k = Linear(width, width, bias=key_bias)
+        self.v = Linear(width, width)
+        self.o = Linear(width, width)
 
     def forward(self, x_ND: Tensor, runs: Sequence[Run], rotary: Rotary | None = None) -> Tensor:
         """(N, D) -> (N, D)."""
