@@ -124,11 +124,16 @@ class Engine:
         if unit is None:
             self._busy.clear()
             return False
-        before = self._sound_of(unit)
+        replies = [seat.replying for seat in unit.seats if seat.replying is not None]
+        before = sum(reply.ledger.sound_s for reply in replies)
+        for reply in replies:
+            reply.ledger.enter(unit.stage.name, now, len(replies))
         self._work(unit)
-        self.costs.add(
-            unit.stage, len(unit.seats), self.clock() - now, self._sound_of(unit) - before
-        )
+        after = self.clock()
+        for reply in replies:
+            reply.ledger.leave(after)
+        sound_s = sum(reply.ledger.sound_s for reply in replies) - before
+        self.costs.add(unit.stage, len(unit.seats), after - now, sound_s)
         return True
 
     def run(self, until: Callable[[], bool] | None = None) -> None:
@@ -140,13 +145,6 @@ class Engine:
     def _guard(self) -> float:
         """How close to running dry somebody must be to go before everybody else: what his next sound may take."""
         return 0.1 + 2 * self.costs.longest + self.costs.steps[Stage.SOUND].of(1)
-
-    @staticmethod
-    def _sound_of(unit: Unit) -> float:
-        if unit.stage is not Stage.SOUND:
-            return 0.0
-        replies = [seat.replying for seat in unit.seats if seat.replying is not None]
-        return sum(reply.samples / reply.sample_rate for reply in replies)
 
     def _work(self, unit: Unit) -> None:
         stage, stages = unit.stage, self.stages
@@ -226,6 +224,11 @@ class Engine:
                 turn.recalled = True
 
     # --------------------------------------------------------------------------------------------------------- threads
+
+    @property
+    def running(self) -> bool:
+        """Whether a thread of its own works."""
+        return self._worker is not None
 
     def start(self) -> Self:
         """Work in a thread of its own."""

@@ -21,6 +21,7 @@ from torch import Tensor
 from thinktalk.code2wav.speaker import Voice
 from thinktalk.code2wav.streaming import Speech, SpeechState
 from thinktalk.engine.drawing import Choice
+from thinktalk.engine.ledger import Ledger
 from thinktalk.engine.pool import Row
 from thinktalk.engine.seat_state import Mark, SeatState
 from thinktalk.events import AudioChunk, Done, Event, Reply, TextDelta
@@ -114,8 +115,10 @@ class Replying:
     sound: list[np.ndarray] = field(default_factory=list)
     samples: int = 0
     sample_rate: int = 24_000
-    dry_at: float | None = None  # when the listener has heard all that was given out
-    seconds: dict[str, float] = field(default_factory=dict)  # since it was asked for: moments
+    ledger: Ledger = field(init=False)  # when all this happened
+
+    def __post_init__(self) -> None:
+        self.ledger = Ledger(self.asked_at)
 
     # ------------------------------------------------------------------------------------------------------- what next
 
@@ -136,6 +139,11 @@ class Replying:
         if stage is Stage.TALK:
             return self.code_row is not None and self.feed is not None and self.feed.ready
         return self.sounding if stage is Stage.SOUND else self.wants() is stage
+
+    @property
+    def dry_at(self) -> float | None:
+        """When the listener has heard all that was given out."""
+        return self.ledger.dry_at
 
     @property
     def due(self) -> float:
@@ -210,9 +218,7 @@ class Replying:
         start_s = self.samples / self.sample_rate
         self.sound.append(wave)
         self.samples += len(wave)
-        self.moment("first_sound")
-        # somebody who has run dry waits; from now on he hears this
-        self.dry_at = max(now, self.dry_at or now) + len(wave) / self.sample_rate
+        self.ledger.sound(len(wave) / self.sample_rate, now)
         self.emit(
             AudioChunk(
                 pcm=wave, start_s=start_s, at_s=now - self.asked_at, sample_rate=self.sample_rate
@@ -227,8 +233,7 @@ class Replying:
 
     def moment(self, name: str) -> None:
         """Note when something happened first."""
-        if name not in self.seconds:
-            self.seconds[name] = self.clock() - self.asked_at
+        self.ledger.note(name, self.clock())
 
     # ------------------------------------------------------------------------------------------------------------- end
 
@@ -243,6 +248,7 @@ class Replying:
         """Everything that was said."""
         speech = self.feed is not None
         self.moment("done")
+        moments = self.ledger.moments
         reply = Reply(
             text="".join(self.words),
             token_ids=self.token_ids,
@@ -251,6 +257,7 @@ class Replying:
             sample_rate=self.sample_rate,
             prompt_tokens=self.prompt_tokens,
             finish=self.finish,
-            timing={name: s * 1e3 for name, s in self.seconds.items()} | {"total": self.seconds["done"] * 1e3},
+            timing={name: s * 1e3 for name, s in moments.items()} | {"total": moments["done"] * 1e3},
+            latency=self.ledger.latency(self.clock()),
         )  # fmt: skip
         return Done(reply=reply)
