@@ -4,7 +4,7 @@
     add, hear, see       what stands in the turn, in the order in which it comes
     finish()             <|im_end|>
     answer()             the assistant's turn is open: the model may reply
-    replied(tokens)      the reply stands in the conversation, and the user's next turn is open
+    replied(n)           the reply of n tokens stands in the conversation, and the user's next turn is open
 
 The pieces, joined, are the prompt that build_prompt makes of the whole conversation: same ids, positions and media. Text
 waits until something that is not text follows, since words may join across two calls. After a reply the next ids go on
@@ -18,7 +18,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from thinktalk.config import OmniConfig
@@ -39,7 +38,7 @@ from thinktalk.prompt import (
 )
 from thinktalk.stream import State
 
-__all__ = ["Listener", "ListenerState"]
+__all__ = ["Listener", "ListenerState", "plain"]
 
 
 @dataclass
@@ -78,8 +77,9 @@ class Listener:
         self.tokenizer, self.config = tokenizer, config
         self.live = Live(config, fps=fps, frame_tokens=frame_tokens)
         self.context = config.thinker.text.max_positions - 1  # a reply has at least one token
-        closing = 8 + len(tokenizer.encode("\n") + tokenizer.encode("assistant\n"))  # and marks
-        self.limit = self.context - reserve_tokens - closing
+        # the ends of a stretch and of a turn, the opening of an answer and of the turn after it
+        self.closing = 8 + len(tokenizer.encode("\n") + tokenizer.encode("assistant\n"))
+        self.limit = self.context - reserve_tokens - 2 * self.closing
         self.rate = config.mel.sample_rate
 
     def init_state(self) -> ListenerState:
@@ -111,19 +111,16 @@ class Listener:
         """Open the assistant's turn."""
         return self.begin("assistant", state) + self._write(state)
 
-    def replied(self, read: int, unread: Sequence[int], state: ListenerState) -> list[Prompt]:
-        """The assistant said `read` tokens that the Thinker has read and `unread` ones; the user's turn opens."""
+    def answer_room(self, state: ListenerState) -> int:
+        """Tokens that the answer may have, at least one."""
+        return max(1, self.context - self.closing - state.timeline.tokens)
+
+    def replied(self, tokens: int, state: ListenerState) -> list[Prompt]:
+        """The assistant has said so many tokens, which the seat reads itself; the user's turn opens."""
         timeline = state.timeline
         timeline.following = timeline.next_position  # generated tokens count from the largest id
-        timeline.place_ids(read)
-        pieces = []
-        if unread:
-            positions = timeline.place_ids(len(unread))
-            ids = torch.tensor(list(unread), dtype=torch.long)
-            pieces.append(Prompt(ids, positions, timeline.next_position))
-        pieces += self._write(state, lambda builder: builder.mark("im_end"))
-        state.text = "\n"
-        return pieces + self.begin("user", state)
+        timeline.place_ids(tokens)
+        return self.finish(state) + self.begin("user", state)
 
     def messages(
         self,
@@ -270,3 +267,20 @@ class Listener:
     ) -> None:
         heard = medium.use_audio if medium.use_audio is not None else use_audio_in_video
         load_medium(medium, builder, self.config, allow_urls=allow_urls, heard=heard is not False)
+
+
+def plain(content: Any) -> Any:
+    """A message's content for the history: paths and URLs stay, of bytes and arrays only a name is kept."""
+    if isinstance(content, str):
+        return content
+    return [
+        dict(part) if part["type"] == "text" else plain_part(part["type"], part[part["type"]])
+        for part in content
+    ]
+
+
+def plain_part(kind: str, source: Any) -> dict[str, Any]:
+    """A medium in the history."""
+    if isinstance(source, str) and not source.startswith("data:"):
+        return {"type": kind, kind: source}
+    return {"type": kind, "name": describe(source)}

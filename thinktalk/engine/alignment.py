@@ -1,0 +1,142 @@
+"""Alignment: a reply's text and the sound of it -> how many of its words were spoken after so many seconds.
+
+    text    -> words, each with the seconds it takes to say        (a model of its letters)
+    sound   -> level every 10 ms -> which moments are voiced       (silence takes no words)
+    word i is spoken when the voiced time so far reaches the seconds of words 0 .. i, at this voice's pace
+
+The Talker says codes and never which word they belong to, so this is an estimate; docs/conversation.md has its measured
+error. When the sound is whole, its end is the text's end and the pace follows from it. Before that the pace is that of the
+replies before, and of an average voice at first.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, field
+
+import numpy as np
+
+__all__ = ["Pace", "Spoken", "word_seconds", "words"]
+
+FRAME_S = 0.01
+SILENCE_BELOW = 10 ** (-35 / 20)
+"""A moment is silent when it is 35 dB below the loudest level so far."""
+# least squares over 5815 utterances of 22 English voices with known durations; see benchmarks of this page in docs
+WORD_S, VOWELS_S, CONSONANT_S = 0.05, 0.09, 0.05
+WIDE_S = 0.2
+"""A Chinese, Japanese or Korean character: about five a second."""
+PACE_PRIOR_S = 5.0
+"""Seconds of speech that the average voice counts for beside what was heard of this one."""
+
+_WIDE = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff"
+_WORD = re.compile(rf"[{_WIDE}][^\w\s]*|[^\s{_WIDE}]+")
+_VOWELS = re.compile(r"[aeiouyäöüàâéèêëîïôûùáíóúãõåæøœаеёиоуыэюя]+")
+_DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
+
+def words(text: str) -> list[tuple[int, int]]:
+    """(start, end) of each word in the text, with the punctuation that clings to it; a wide character is a word.
+
+    >>> [text[a:b] for a, b in words(text := "Yes, I know.")]
+    ['Yes,', 'I', 'know.']
+    """
+    return [match.span() for match in _WORD.finditer(text)]
+
+
+def word_seconds(word: str) -> float:
+    """How long an average voice takes to say it, pauses aside.
+
+    >>> word_seconds("strawberry") > word_seconds("a") > word_seconds("...") == 0
+    True
+    """
+    if re.match(rf"[{_WIDE}]", word):
+        return WIDE_S
+    letters = "".join(c for c in word.lower() if c.isalnum())
+    letters = "".join(_DIGITS[int(c)] if c in "0123456789" else c for c in letters)
+    if not letters:
+        return 0.0
+    if letters.endswith("e") and len(letters) > 3 and letters[-2] not in "aeiouy":
+        letters = letters[:-1]  # silent
+    vowels = len(_VOWELS.findall(letters))
+    consonants = len(_VOWELS.sub("", letters))
+    return WORD_S + VOWELS_S * max(1, vowels) + CONSONANT_S * consonants
+
+
+@dataclass
+class Pace:
+    """How fast a voice speaks, from its replies so far."""
+
+    expected_s: float = 0.0
+    """What an average voice would have taken."""
+    voiced_s: float = 0.0
+    """What it took."""
+
+    def add(self, expected_s: float, voiced_s: float) -> None:
+        """A reply was spoken to its end."""
+        if expected_s > 0 and voiced_s > 0:
+            self.expected_s += expected_s
+            self.voiced_s += voiced_s
+
+    @property
+    def speed(self) -> float:
+        """Average seconds said in a second of voice; 1 is the average voice."""
+        return (self.expected_s + PACE_PRIOR_S) / (self.voiced_s + PACE_PRIOR_S)
+
+
+@dataclass
+class Spoken:
+    """The sound of one reply, as far as it was made."""
+
+    levels: list[np.ndarray] = field(default_factory=list)
+    """Root mean square of each 10 ms."""
+    rest: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
+    """Samples of the frame under way."""
+    samples: int = 0
+    rate: int = 24_000
+
+    @property
+    def seconds(self) -> float:
+        """How long it is so far."""
+        return self.samples / self.rate
+
+    def add(self, pcm: np.ndarray, rate: int) -> None:
+        """More sound (S,)."""
+        self.rate, frame = rate, round(rate * FRAME_S)
+        self.samples += len(pcm)
+        pcm = np.concatenate([self.rest, pcm])
+        whole = len(pcm) // frame * frame
+        self.levels.append(np.sqrt(np.square(pcm[:whole].reshape(-1, frame)).mean(1)))
+        self.rest = pcm[whole:]
+
+    def voiced_s(self, until_s: float = math.inf) -> float:
+        """Seconds of voice before a moment."""
+        levels = np.concatenate(self.levels) if self.levels else np.zeros(0)
+        if not len(levels):
+            return min(until_s, self.seconds)
+        voiced = levels > levels.max() * SILENCE_BELOW
+        frames = until_s / FRAME_S
+        if frames >= len(voiced):
+            return float(voiced.sum()) * FRAME_S
+        whole = int(frames)
+        return (float(voiced[:whole].sum()) + (frames - whole) * bool(voiced[whole])) * FRAME_S
+
+    def characters(self, text: str, heard_s: float, pace: Pace, *, complete: bool) -> int:
+        """Characters of the text that were spoken after `heard_s`, up to the end of a word.
+
+        `complete`: text and sound are whole; then all of the sound is all of the text.
+        """
+        if complete and heard_s >= self.seconds - FRAME_S:
+            return len(text)
+        spans = words(text)
+        ends_s = np.cumsum([word_seconds(text[a:b]) for a, b in spans])
+        if not len(ends_s):
+            return 0
+        voiced = self.voiced_s(heard_s)
+        if complete:
+            whole = self.voiced_s()
+            said_s = voiced / whole * ends_s[-1] if whole else 0.0
+        else:
+            said_s = voiced * pace.speed
+        count = int(np.searchsorted(ends_s, said_s + 1e-9, side="right"))
+        return spans[count - 1][1] if count else 0
