@@ -35,6 +35,8 @@ class Latency:
     """Time from the request to the last sound, over the length of the sound."""
     work_factor: float | None
     """Its own part of all steps of the model, over the length of the sound."""
+    work_ms: dict[str, float]
+    """Its own part of the steps of each kind: of a step over n replies, an n-th."""
     underruns: int
     """How often the listener had heard all that was there and waited for more."""
     underrun_ms: float

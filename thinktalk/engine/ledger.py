@@ -98,17 +98,12 @@ class Ledger:
 
     # ---------------------------------------------------------------------------------------------------------- reading
 
-    @property
-    def work_s(self) -> float:
-        """Its own part of all steps so far."""
-        return sum(steps.share for steps in self.steps.values())
-
     def latency(self, now: float) -> Latency:
         """How it stands; a step under way counts as far as it has come."""
-        work_s = self.work_s
+        work_s = {kind: steps.share for kind, steps in self.steps.items()}
         if self._step is not None:
-            _, since, company = self._step
-            work_s += (now - since) / company
+            kind, since, company = self._step
+            work_s[kind] = work_s.get(kind, 0.0) + (now - since) / company
         token, code, sound = (
             self.moments.get(f"first_{name}") for name in ("token", "code", "sound")
         )
@@ -121,7 +116,8 @@ class Ledger:
             first_sound_ms=_ms(sound),
             total_ms=1e3 * self.moments.get("done", now - self.asked_at),
             real_time_factor=None if waited is None else waited / self.sound_s,
-            work_factor=None if waited is None else work_s / self.sound_s,
+            work_factor=None if waited is None else sum(work_s.values()) / self.sound_s,
+            work_ms={kind: 1e3 * seconds for kind, seconds in work_s.items()},
             underruns=self.underruns,
             underrun_ms=1e3 * self.underrun_s,
             margin_ms=_ms(self.margin_s),
