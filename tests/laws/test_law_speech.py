@@ -62,9 +62,9 @@ def codes(batch: int, length: int, generator: torch.Generator) -> Tensor:
 
 @pytest.mark.parametrize(
     ("back", "ahead", "groups", "vocoder_lookahead"),
-    [(2, 1, (1, 2, 3), None), (1, 0, (2,), 0), (0, 2, (1, 3), 99)],
+    [(None, 1, (1, 2, 3), None), (2, 1, (1, 2, 3), None), (1, 0, (2,), 0), (0, 2, (1, 3), 99)],
 )
-def test_speech_streams(back: int, ahead: int, groups: Sequence[int], vocoder_lookahead: int | None) -> None:  # fmt: skip
+def test_speech_streams(back: int | None, ahead: int, groups: Sequence[int], vocoder_lookahead: int | None) -> None:  # fmt: skip
     windows = Windows(
         look_back_blocks=back, look_ahead_blocks=ahead, groups=tuple(groups), vocoder_lookahead=vocoder_lookahead, **FLOW
     )  # fmt: skip

@@ -30,6 +30,11 @@ class Blocks:
     back: Tensor  # (N, 1, 1, 2F) ... of [block before, own block]
     ahead: Tensor  # (N, 1, 1, 2F) ... of [own block, block after]
     around: Tensor  # (N, 1, 1, 3F) ... of [block before, own block, block after]
+    previous: (
+        Tensor | None
+    )  # (N,) number of the block before among N blocks and U past ones a half; None without past
+    past_cos: Tensor  # (1, F, K/2) rotary table of the block before the first
+    past_sin: Tensor
 
     def pack(self, parts: Sequence[Tensor]) -> Tensor:
         """Frames (n, ...) of each utterance -> (P, F, ...), zeros after the end of an utterance."""
@@ -55,16 +60,25 @@ def lay_out(
     halves: int = 1,
     device: torch.device | str | None = None,
     dtype: torch.dtype = torch.float32,
+    past: Sequence[bool] | None = None,
 ) -> Blocks:
-    """The layout of utterances of so many frames each."""
+    """The layout of U utterances of so many frames each; `past` says which go on from a block that is remembered."""
     size = config.block_frames
     counts = [-(-n // size) for n in frames]
     index_N = torch.cat([torch.arange(count) for count in counts]).repeat(halves)
     total_N = torch.tensor(frames).repeat_interleave(torch.tensor(counts)).repeat(halves)
     own = _exists(total_N - index_N * size, size)
     after = _exists(total_N - (index_N + 1) * size, size)
-    before = (index_N > 0)[:, None].expand_as(own)
+    before = index_N > 0
+    previous = None
+    if past is not None:
+        first = (index_N == 0).nonzero()[:, 0]
+        previous = torch.arange(len(index_N)) - 1
+        previous[first] = len(index_N) + torch.arange(len(first))
+        before[first] = torch.tensor(past).repeat(halves)
+    before = before[:, None].expand_as(own)
     cos, sin = _rotary(index_N, config, dtype)
+    past_cos, past_sin = _rotary(torch.tensor([-1]), config, dtype)
 
     def mask(*parts: Tensor) -> Tensor:
         return torch.cat(parts, 1)[:, None, None].to(device)
@@ -78,6 +92,9 @@ def lay_out(
         back=mask(before, own),
         ahead=mask(own, after),
         around=mask(before, own, after),
+        previous=None if previous is None else previous.to(device),
+        past_cos=past_cos.to(device),
+        past_sin=past_sin.to(device),
     )
 
 

@@ -25,7 +25,7 @@ from thinktalk.errors import InputError
 from thinktalk.layers.linear import Linear, linear
 from thinktalk.stream import State
 
-__all__ = ["Condition", "DiT", "Modulation", "Timbre"]
+__all__ = ["Condition", "DiT", "Memory", "Modulation", "Timbre"]
 
 NORM_EPS = 1e-6
 TIME_FEATURES, TIME_SCALE = 256, 1000  # sines and cosines of 1000 t
@@ -46,6 +46,24 @@ class Condition:
     blocks: Blocks
     constant: Tensor  # (N, F, D) the input layer's share of speaker, codes, voice and bias
     guided: bool  # whether the free half is there
+    memory: Memory | None = None  # of utterances that go on from an earlier window
+
+
+class Memory:
+    """What the look-back layers heard of a block, evaluation after evaluation, so that the next window can hear it too.
+
+    A window need not compute again what came before it: it hears the past exactly as it was spoken.
+    """
+
+    def __init__(self, past_CRFD: Tensor | None, kept_R: Tensor):
+        self.past, self.kept = past_CRFD, kept_R
+        self.made: list[Tensor] = []
+        """C times (R, F, D), C = evaluations x look-back layers, R = utterances x halves."""
+
+    def exchange(self, x_NFD: Tensor) -> Tensor | None:
+        """Remember what a look-back layer hears now of the blocks to be kept; what it heard of those before."""
+        self.made.append(x_NFD[self.kept])
+        return None if self.past is None else self.past[len(self.made) - 1]
 
 
 @dataclass(frozen=True)
@@ -120,23 +138,30 @@ class Attention(nn.Module):
         self.num_heads, self.head_dim = config.num_heads, config.head_dim
         self.look_back, self.look_ahead = look_back, look_ahead
 
-    def forward(self, x_NFD: Tensor, blocks: Blocks) -> Tensor:
+    def forward(self, x_NFD: Tensor, blocks: Blocks, past_RFD: Tensor | None = None) -> Tensor:
         N, frames, _ = x_NFD.shape
-        shape = (N, frames, self.num_heads, self.head_dim)
-        q_NFHK, k_NFHK, v_NFHK = (m(x_NFD).view(shape) for m in (self.q, self.k, self.v))
+        shape = (frames, self.num_heads, self.head_dim)
+        q_NFHK, k_NFHK, v_NFHK = (m(x_NFD).view(N, *shape) for m in (self.q, self.k, self.v))  # fmt: skip
         rotate_first_head_(q_NFHK, blocks.cos, blocks.sin)
         rotate_first_head_(k_NFHK, blocks.cos, blocks.sin)
+        past_k = past_v = None
+        if past_RFD is not None:
+            past_k, past_v = (m(past_RFD).view(-1, *shape) for m in (self.k, self.v))
+            rotate_first_head_(past_k, blocks.past_cos, blocks.past_sin)
         mask = blocks.own
         if self.look_back or self.look_ahead:
-            k_NFHK, v_NFHK = self._with_neighbours(k_NFHK), self._with_neighbours(v_NFHK)
+            k_NFHK = self._with_neighbours(k_NFHK, past_k, blocks)
+            v_NFHK = self._with_neighbours(v_NFHK, past_v, blocks)
             mask = blocks.around if self.look_back and self.look_ahead else blocks.back if self.look_back else blocks.ahead  # fmt: skip
         q, k, v = (t.transpose(1, 2) for t in (q_NFHK, k_NFHK, v_NFHK))
         y_NHFK = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         return self.o(y_NHFK.transpose(1, 2).reshape(N, frames, -1))
 
-    def _with_neighbours(self, t_NFHK: Tensor) -> Tensor:
+    def _with_neighbours(self, t_NFHK: Tensor, past: Tensor | None, blocks: Blocks) -> Tensor:
         """[before | own | after] along the frames; rolls wrap around, which the mask forbids."""
-        before = [t_NFHK.roll(1, 0)] if self.look_back else []
+        before = []
+        if self.look_back:
+            before = [t_NFHK.roll(1, 0) if past is None else torch.cat([t_NFHK, past])[blocks.previous]]  # fmt: skip
         after = [t_NFHK.roll(-1, 0)] if self.look_ahead else []
         return torch.cat([*before, t_NFHK, *after], 1)
 
@@ -164,11 +189,13 @@ class Layer(nn.Module):
         )
         self.mlp = MLP(config)
 
-    def forward(self, x_NFD: Tensor, modulation: Tensor, blocks: Blocks) -> Tensor:
+    def forward(
+        self, x_NFD: Tensor, modulation: Tensor, blocks: Blocks, memory: Memory | None = None
+    ) -> Tensor:
         shift1, scale1, gate1, shift2, scale2, gate2 = modulation.unbind(-2)
-        x_NFD = torch.addcmul(
-            x_NFD, gate1, self.attn(modulated_norm(x_NFD, scale1, shift1), blocks)
-        )
+        heard = modulated_norm(x_NFD, scale1, shift1)
+        past = memory.exchange(heard) if memory is not None and self.attn.look_back else None
+        x_NFD = torch.addcmul(x_NFD, gate1, self.attn(heard, blocks, past))
         return torch.addcmul(x_NFD, gate2, self.mlp(modulated_norm(x_NFD, scale2, shift2)))
 
 
@@ -205,15 +232,22 @@ class DiT(nn.Module):
         )
 
     def condition(
-        self, codes: Sequence[Tensor], voices: Sequence[Voice | Timbre], *, guided: bool = True
+        self,
+        codes: Sequence[Tensor],
+        voices: Sequence[Voice | Timbre],
+        *,
+        guided: bool = True,
+        past: Sequence[bool] | None = None,
     ) -> Condition:
         """What stays the same for utterances of codes (n,) spoken by `voices`, primed (one row each) or not.
+
+        `past` says which utterances go on from a block that a Memory holds.
 
         InputError for a code that the model has no row for, a voice that does not fit, or more frames than it knows.
         """
         frames = [self._check_codes(c) for c in codes]
         like = dict(dtype=self.input.weight.dtype, device=self.input.weight.device)
-        blocks = lay_out(frames, self.config, halves=2 if guided else 1, **like)
+        blocks = lay_out(frames, self.config, halves=2 if guided else 1, past=past, **like)
         ids = [c.to(like["device"]).repeat_interleave(self.config.repeats) for c in codes]
         known = {id(v): v if isinstance(v, Timbre) else self.prime(v) for v in voices}
         timbres = [known[id(v)] for v in voices]  # one encoding a voice
@@ -232,7 +266,7 @@ class DiT(nn.Module):
         x = self.input.changing(x_PFM.to(self.input.weight.dtype))
         x_NFD = (condition.constant.unflatten(0, (-1, len(x))) + x).flatten(0, 1)
         for layer, table in zip(self.layers, modulation.layers, strict=True):
-            x_NFD = layer(x_NFD, table, condition.blocks)
+            x_NFD = layer(x_NFD, table, condition.blocks, condition.memory)
         scale, shift = modulation.final.unbind(-2)
         return self.output(modulated_norm(x_NFD, scale, shift))
 

@@ -4,15 +4,15 @@
     run       one window of each of several streams, in one batch: codes -> mel -> wave
     step      both, for one stream
 
-The law: any chunking of the codes gives the same wave, since windows (windows.py) are cut by block index, each frame has its
-own noise, and what a window sees is kept in the state. The distance to the whole-utterance run is in docs/streaming.md.
+The law: any chunking of the codes gives the same wave. Windows are cut by block index (windows.py), each mel frame has its
+own noise, and what a window hears of the past is in the state. The distance to the whole utterance: docs/streaming.md.
 
-Letters: B rows, n codes, P blocks, F frames, M mel bands, D width, S samples.
+Letters: B rows, n codes, F frames (a block's, in memories), M mel bands, D width, S samples;
+memories: C look-back layers x evaluations of the flow, H halves (conditioned, free), R = utterances x halves.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -20,15 +20,16 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
-from thinktalk.code2wav.bigvgan import BigVGAN, receptive_field
-from thinktalk.code2wav.dit import DiT, Modulation, Timbre
-from thinktalk.code2wav.flow import Plan, draw_noise, plan, sample_many
+from thinktalk.code2wav.bigvgan import BigVGAN
+from thinktalk.code2wav.dit import DiT, Memory, Modulation, Timbre
+from thinktalk.code2wav.flow import MIN_GUIDANCE, draw_noise, integrate, plan
 from thinktalk.code2wav.speaker import Voice
+from thinktalk.code2wav.vocoding import StreamVocoder
 from thinktalk.code2wav.windows import Windows
 from thinktalk.config import Code2WavConfig
 from thinktalk.errors import InputError
 from thinktalk.messages import Codes
-from thinktalk.stream import State, StreamModule, Windowed, WindowedState, stack, unstack
+from thinktalk.stream import State, StreamModule, WindowedState, stack, unstack
 
 __all__ = ["Speech", "SpeechState", "Windows"]
 
@@ -45,6 +46,9 @@ class SpeechState(State):
     generator: (
         Tensor | None
     )  # (B, bytes) uint8, where each row's noise goes on; None when it was given
+    past: (
+        Tensor | None
+    )  # (B, C, H, F, D) what the look-back layers heard of the block before; None at the start
     sound: WindowedState  # the vocoder's
     first: int = 0  # oldest block that is kept
     window: int = 0  # windows run so far
@@ -60,23 +64,22 @@ class Speech(StreamModule):
     ):
         super().__init__()
         self.dit, self.config, self.windows = dit, config, windows or Windows()
-        self.vocoder = _Vocoder(vocoder, self.windows.vocoder_lookahead)
+        self.vocoder = StreamVocoder(vocoder, self.windows.vocoder_lookahead)
+        self.guided = self.windows.guidance >= MIN_GUIDANCE
         self.ratio = Fraction(config.code_samples)
-        self.lookahead = self._lookahead()
+        # a code waits for the end of the largest window, of what that looks ahead at, and of the vocoder's view
+        blocks = max(self.windows.groups) + self.windows.look_ahead_blocks
+        wait = -(-self.vocoder.lookahead // config.dit.repeats)
+        self.lookahead = blocks * config.dit.block_codes - 1 + wait
         with torch.no_grad():
             walk = plan(dit, points=self.windows.points, sway=self.windows.sway, method=self.windows.method)  # fmt: skip
-        self._walk = replace(walk, modulation=Modulation((), walk.points))  # the tensors are below
-        modulation = walk.modulation
-        self.register_buffer("layers", torch.stack(modulation.layers), persistent=False)
-        self.register_buffer("final", modulation.final, persistent=False)
+        # its tensors are buffers, so that they move with the module
+        self._walk = replace(walk, modulation=Modulation((), walk.points))
+        layers = torch.stack(walk.modulation.layers)
+        self.register_buffer("layers", layers, persistent=False)  # (layers, times, 6, D)
+        self.register_buffer("final", walk.modulation.final, persistent=False)  # (times, 2, D)
 
-    def _lookahead(self) -> int:
-        """Codes after a code that its sound may wait for: to the end of the largest window and of the vocoder's view."""
-        dit, windows = self.config.dit, self.windows
-        blocks = max(windows.groups) + windows.look_ahead_blocks
-        return blocks * dit.block_codes - 1 + -(-self.vocoder.lookahead // dit.repeats)
-
-    # ------------------------------------------------------------------------------------------------------------ state
+    # ----------------------------------------------------------------------------------------------------------- state
 
     @torch.inference_mode()
     def init_state(
@@ -99,38 +102,23 @@ class Speech(StreamModule):
         seeds = [seed] * batch if isinstance(seed, int) else list(seed)
         assert len(voices) == len(seeds) == batch, f"{len(voices)} voices, {len(seeds)} seeds, {batch} rows"  # fmt: skip
         primed = {id(v): self.dit.prime(v) for v in voices}
-        timbre = stack([primed[id(v)] for v in voices])
         bands, generator = self.config.dit.num_mels, None
         if noise is None:
             noise = torch.zeros(batch, 0, bands)
             generator = torch.stack([torch.Generator().manual_seed(s).get_state() for s in seeds])
         elif noise.ndim == 2:
             noise = noise.expand(batch, *noise.shape)
-        if noise.shape[0] != batch or noise.ndim != 3 or noise.shape[2] != bands:
+        if noise.ndim != 3 or (noise.shape[0], noise.shape[2]) != (batch, bands):
             raise InputError(f"noise: got shape {tuple(noise.shape)}, expected ({batch}, frames, {bands})")  # fmt: skip
+        weight = self.vocoder.weight
         return SpeechState(
-            timbre=timbre,
+            timbre=stack([primed[id(v)] for v in voices]),
             codes=torch.zeros(batch, 0, dtype=torch.int64),
             noise=noise.cpu(),
             generator=generator,
-            sound=self.vocoder.fresh(batch),
+            past=None,
+            sound=self.vocoder.init_state(batch, device=weight.device, dtype=weight.dtype),
         )
-
-    # ------------------------------------------------------------------------------------------------------- what can run
-
-    def ready(self, state: SpeechState) -> bool:
-        """Whether run() has a window (or the last of the vocoder's frames) to compute."""
-        return not state.done and (state.closed or self.wants(state) == 0)
-
-    def wants(self, state: SpeechState) -> int:
-        """Codes that the next window still waits for; 0 when it can run, and after the last code."""
-        if state.closed:
-            return 0
-        _, stop = self.windows.computed(state.window)
-        return max(0, stop * self.config.dit.block_codes - self._received(state))
-
-    def _received(self, state: SpeechState) -> int:
-        return state.first * self.config.dit.block_codes + state.codes.shape[1]
 
     def collect(
         self, state: SpeechState, codes: Codes | Tensor | Sequence[int], *, last: bool = False
@@ -146,44 +134,44 @@ class Speech(StreamModule):
         if ids.numel():
             low, high = torch.aminmax(ids)
             if low < 0 or high > dit.num_codes:
-                raise InputError(f"codes: got {int(low if low < 0 else high)}, expected 0 to {dit.num_codes}")  # fmt: skip
-            together = torch.cat([state.codes, ids], 1)
-            if state.generator is None and together.shape[1] * dit.repeats > state.noise.shape[1]:
-                raise InputError(f"noise: of {state.first * dit.block_frames + state.noise.shape[1]} frames, expected {dit.repeats} for each code")  # fmt: skip
-            state.codes = together
+                raise InputError(f"codes: got {int(low if low < 0 else high)}, expected 0 to {dit.num_codes}; suppress ids above that in the Talker")  # fmt: skip
+            known = torch.cat([state.codes, ids], 1)
+            if state.generator is None and known.shape[1] * dit.repeats > state.noise.shape[1]:
+                given = state.first * dit.block_frames + state.noise.shape[1]
+                raise InputError(f"noise: {given} frames, expected {dit.repeats} for each code; hand in more of it")  # fmt: skip
+            state.codes = known
         if last:
             state.closed = True
             state.done = state.done or not self._received(state)
 
-    # -------------------------------------------------------------------------------------------------------------- running
+    def wants(self, state: SpeechState) -> int:
+        """Codes that the next window still waits for; 0 when it can run, and after the last code."""
+        _, stop = self.windows.computed(state.window)
+        missing = stop * self.config.dit.block_codes - self._received(state)
+        return 0 if state.closed else max(0, missing)
+
+    def ready(self, state: SpeechState) -> bool:
+        """Whether run() has a window, or the vocoder's last frames, to compute."""
+        return not state.done and self.wants(state) == 0
+
+    def _received(self, state: SpeechState) -> int:
+        return state.first * self.config.dit.block_codes + state.codes.shape[1]
+
+    # --------------------------------------------------------------------------------------------------------- running
 
     @torch.inference_mode()
     def run(self, states: Sequence[SpeechState]) -> list[Tensor]:
-        """One window of each stream, all in one batch: waves (B, S), S >= 0; every stream must be ready.
+        """One window of each stream, all in one batch: waves (B, S), S >= 0, where the vocoder is.
 
-        A stream's wave does not depend on its company.
+        Every stream must be ready. What it says does not depend on its company.
         """
-        jobs = [self._cut(state) for state in states]
-        rows = [row for job in jobs for row in job.rows()]
-        made = iter(
-            sample_many(
-                self.dit,
-                [codes for codes, _, _ in rows],
-                [timbre for _, _, timbre in rows],
-                noise=[noise for _, noise, _ in rows],
-                guidance=self.windows.guidance,
-                walk=self._plan(),
-            )
-            if rows
-            else ()
-        )
-        mels = []
-        for state, job in zip(states, jobs, strict=True):
-            own = [next(made)[:, job.skip : job.skip + job.keep] for _ in job.rows()]
-            mels.append(torch.stack(own) if own else self.vocoder.empty_input(len(state.codes)))
-        waves = self._vocode(states, mels, [job.last for job in jobs])
-        for state, job in zip(states, jobs, strict=True):
-            self._forget(state, job)
+        cuts = [self._cut(state) for state in states]
+        made = iter(self._flow([cut for cut in cuts if cut.keep]))
+        mels = [next(made) if cut.keep else self.vocoder.empty_input(len(cut.codes)) for cut in cuts]  # fmt: skip
+        sounds = [state.sound for state in states]
+        waves = self.vocoder.step_many(mels, sounds, [cut.last for cut in cuts])
+        for cut in cuts:
+            self._go_on(cut)
         return waves
 
     def step(
@@ -191,8 +179,7 @@ class Speech(StreamModule):
     ) -> Tensor:
         """The wave (B, S) that codes (B, n) complete."""
         self.collect(state, x, last=last)
-        weight = self.vocoder.weight
-        waves = [torch.zeros(len(state.codes), 0, dtype=weight.dtype, device=weight.device)]
+        waves = [self.vocoder.weight.new_zeros(len(state.codes), 0)]
         while self.ready(state):
             waves += self.run([state])
         return torch.cat(waves, 1)
@@ -202,123 +189,110 @@ class Speech(StreamModule):
         batch = x.batch if isinstance(x, Codes) else len(x)
         return self.step(x, self.init_state(batch, **start), last=True)
 
-    def _plan(self) -> Plan:
-        return replace(self._walk, modulation=Modulation(self.layers.unbind(0), self.final))
-
-    def _cut(self, state: SpeechState) -> _Job:
-        """What the next window computes."""
+    def _cut(self, state: SpeechState) -> _Cut:
+        """The next window of a stream."""
         assert self.ready(state), "a stream was run that waits for codes"
-        dit = self.config.dit
+        dit, received = self.config.dit, self._received(state)
         start, stop = self.windows.own(state.window)
         begin, end = self.windows.computed(state.window)
-        received = self._received(state)
-        codes = min(end * dit.block_codes, received) - begin * dit.block_codes
-        frames = codes * dit.repeats
-        skip = (start - begin) * dit.block_frames
-        keep = min((stop - start) * dit.block_frames, frames - skip)
-        offset = (begin - state.first) * dit.block_frames
-        self._draw(state, end - state.first)
+        offset = begin - state.first
+        codes = state.codes[:, offset * dit.block_codes : (end - state.first) * dit.block_codes]
+        frames, skip = codes.shape[1] * dit.repeats, (start - begin) * dit.block_frames
+        self._draw(state, offset * dit.block_frames + frames)
+        # the walk is never coarser than float32; in float64 the law is checked
         wide = torch.promote_types(state.noise.dtype, self.dit.input.weight.dtype)
-        return _Job(
-            timbre=state.timbre,
-            codes=state.codes[:, offset // dit.repeats :][:, :codes],
-            noise=state.noise[:, offset : offset + frames].to(wide),
+        return _Cut(
+            state=state,
+            codes=codes,
+            noise=state.noise[:, offset * dit.block_frames :][:, :frames].to(wide),
             skip=skip,
-            keep=max(0, keep),
+            keep=max(0, min((stop - start) * dit.block_frames, frames - skip)),
             last=state.closed and received <= stop * dit.block_codes,
         )
 
-    def _draw(self, state: SpeechState, blocks: int) -> None:
-        """Noise for so many blocks from `first` on; whole blocks, so that a frame's noise never depends on a window."""
+    def _draw(self, state: SpeechState, frames: int) -> None:
+        """Noise for so many frames from `first` on, block by block: a frame's noise never depends on where windows end."""
         size, bands = self.config.dit.block_frames, self.config.dit.num_mels
-        missing = blocks - state.noise.shape[1] // size
+        missing = -(-(frames - state.noise.shape[1]) // size)
         if state.generator is None or missing <= 0:
             return
         drawn, after = [], []
         for row in state.generator:
             generator = torch.Generator()
-            generator.set_state(row.clone())  # torch reads past the offset of a view and crashes
+            generator.set_state(row.clone())  # torch 2.13 crashes on a view with an offset
             parts = [draw_noise(size, bands, generator=generator) for _ in range(missing)]
             drawn.append(torch.cat(parts))
             after.append(generator.get_state())
         state.noise = torch.cat([state.noise, torch.stack(drawn)], 1)
         state.generator = torch.stack(after)
 
-    def _vocode(
-        self, states: Sequence[SpeechState], mels: Sequence[Tensor], lasts: Sequence[bool]
-    ) -> list[Tensor]:
-        """Waves of the next mels of several streams; those of the same shape go together."""
-        weight = self.vocoder.weight
-        alike = defaultdict(list)
-        for i, (state, mel, last) in enumerate(zip(states, mels, lasts, strict=True)):
-            sound = state.sound
-            alike[sound.context.shape[2], sound.pending.shape[2], mel.shape[2], last].append(i)
-        waves: list[Tensor] = [torch.empty(0)] * len(states)
-        for (*_, last), members in alike.items():
-            mel = torch.cat([mels[i] for i in members]).to(weight.device, weight.dtype)
-            together = stack([states[i].sound for i in members])
-            rows = self.vocoder.step(mel, together, last=last).split([len(mels[i]) for i in members])  # fmt: skip
-            parted = unstack(together)
-            for i, wave in zip(members, rows, strict=True):
-                own, parted = parted[: len(wave)], parted[len(wave) :]
-                states[i].sound, waves[i] = stack(own), wave
-        return waves
+    def _flow(self, cuts: Sequence[_Cut]) -> list[Tensor]:
+        """The own frames (B, M, F) of windows, all in one walk; what the next windows hear of them goes into the states."""
+        if not cuts:
+            return []
+        rows = [(cut, codes, noise) for cut in cuts for codes, noise in zip(cut.codes, cut.noise, strict=True)]  # fmt: skip
+        remembering = self.windows.look_back_blocks is None
+        condition = self.dit.condition(
+            [codes for _, codes, _ in rows],
+            [timbre for cut in cuts for timbre in unstack(cut.state.timbre)],
+            guided=self.guided,
+            past=[cut.state.past is not None for cut, _, _ in rows] if remembering else None,
+        )
+        blocks, size = condition.blocks, self.config.dit.block_frames
+        if remembering:
+            counts = torch.tensor([0, *(-(-frames // size) for frames in blocks.frames)]).cumsum(0)
+            newest = torch.tensor([-(-(cut.skip + cut.keep) // size) - 1 for cut, _, _ in rows])
+            kept = counts[:-1] + newest
+            if self.guided:
+                kept = torch.cat([kept, counts[-1] + kept])
+            condition = replace(condition, memory=Memory(_join(cuts), kept.to(blocks.cos.device)))
+        walk = replace(self._walk, modulation=Modulation(self.layers.unbind(0), self.final))
+        x_PFM = blocks.pack([noise.to(blocks.cos.device) for _, _, noise in rows])
+        mel_PFM = integrate(self.dit, x_PFM, condition, walk, guidance=self.windows.guidance)
+        own = [mel[cut.skip :][: cut.keep].T for (cut, _, _), mel in zip(rows, blocks.unpack(mel_PFM), strict=True)]  # fmt: skip
+        sizes = [len(cut.codes) for cut in cuts]
+        if condition.memory is not None:
+            _part(condition.memory, cuts, halves=1 + self.guided)
+        starts = [sum(sizes[:i]) for i in range(len(sizes))]
+        return [torch.stack(own[a : a + b]) for a, b in zip(starts, sizes, strict=True)]
 
-    def _forget(self, state: SpeechState, job: _Job) -> None:
-        """Go on to the next window and drop what it does not look back at."""
-        dit = self.config.dit
-        state.window += 1
-        state.done = job.last
+    def _go_on(self, cut: _Cut) -> None:
+        """To the next window; what that does not look back at is dropped."""
+        state, dit = cut.state, self.config.dit
+        state.window, state.done = state.window + 1, cut.last
         begin, _ = self.windows.computed(state.window)
-        blocks = min(begin, self._received(state) // dit.block_codes) - state.first
-        state.first += blocks
-        state.codes = state.codes[:, blocks * dit.block_codes :]
-        state.noise = state.noise[:, blocks * dit.block_frames :]
+        gone = min(begin, self._received(state) // dit.block_codes) - state.first
+        state.first += gone
+        state.codes = state.codes[:, gone * dit.block_codes :]
+        state.noise = state.noise[:, gone * dit.block_frames :]
 
 
 @dataclass
-class _Job:
+class _Cut:
     """One window of one stream."""
 
-    timbre: Timbre
+    state: SpeechState
     codes: Tensor  # (B, n)
     noise: Tensor  # (B, F, M)
     skip: int  # frames of the look-back
     keep: int  # own frames; none when only the vocoder's last frames are left
     last: bool
 
-    def rows(self) -> list[tuple[Tensor, Tensor, Timbre]]:
-        if not self.keep:
-            return []
-        return list(zip(self.codes, self.noise, unstack(self.timbre), strict=True))
+
+def _join(cuts: Sequence[_Cut]) -> Tensor | None:
+    """The pasts of all streams as (C, R, F, D), zeros where a stream has none; None when none has."""
+    known = [cut.state.past for cut in cuts if cut.state.past is not None]
+    if not known:
+        return None
+    shape = known[0].shape[1:]
+    rows = [known[0].new_zeros(len(cut.codes), *shape) if cut.state.past is None else cut.state.past for cut in cuts]  # fmt: skip
+    return torch.cat(rows).permute(1, 2, 0, 3, 4).flatten(1, 2)
 
 
-class _Vocoder(Windowed):
-    """BigVGAN that waits for as many frames as we say; exact only where its whole field is given."""
-
-    time_dim, out_time_dim = 2, 1
-
-    def __init__(self, vocoder: BigVGAN, lookahead: int | None):
-        super().__init__()
-        self.bigvgan = vocoder
-        self.ratio, self.left = vocoder.ratio, vocoder.left
-        if lookahead is None:
-            lookahead = receptive_field(vocoder.config, snake_reach=0)[1]
-        self.lookahead = min(lookahead, vocoder.lookahead)
-
-    @property
-    def weight(self) -> Tensor:
-        """A weight: where, and in which precision, the vocoder computes."""
-        return self.bigvgan.conv_post.weight
-
-    def fresh(self, batch: int) -> WindowedState:
-        return self.init_state(batch, device=self.weight.device, dtype=self.weight.dtype)
-
-    def compute(self, window: Tensor) -> Tensor:
-        return self.bigvgan.compute(window)
-
-    def empty_input(self, batch: int, *, device=None, dtype=None) -> Tensor:
-        return self.bigvgan.empty_input(batch, device=device, dtype=dtype)
-
-    def empty_output(self, x: Tensor) -> Tensor:
-        return self.bigvgan.empty_output(x)
+def _part(memory: Memory, cuts: Sequence[_Cut], *, halves: int) -> None:
+    """What was remembered goes to its streams."""
+    if not memory.made:
+        return
+    past_BCHFD = torch.stack(memory.made).unflatten(1, (halves, -1)).permute(2, 0, 1, 3, 4)
+    for cut, own in zip(cuts, past_BCHFD.split([len(cut.codes) for cut in cuts]), strict=True):
+        cut.state.past = own.contiguous()

@@ -1,7 +1,8 @@
 """Windows: which blocks of codes go through the DiT together when speech is streamed; a fixed function of the block's index.
 
     groups (1, 1, 2, 4, 6, 6, ...)      own blocks    0 | 1 | 2 3 | 4 5 6 7 | 8 ...
-    window 3 (look back 2, ahead 1)                         2 3 | 4 5 6 7 | 8        computed; of these 4 5 6 7 are kept
+    computed for window 3 (look ahead 1)                          4 5 6 7 + 8        4 5 6 7 are kept, 8 is computed again
+    ... with 2 blocks of look-back                          2 3 + 4 5 6 7 + 8
 
 Timing never moves a boundary, so however the codes come, the sound is the same.
 """
@@ -19,8 +20,9 @@ __all__ = ["Windows"]
 class Windows:
     """How codes are cut for streaming, and how the flow walks in each window."""
 
-    look_back_blocks: int = 2
-    """Blocks before its own that a window computes anew: what one evaluation of the DiT sees (240 ms each)."""
+    look_back_blocks: int | None = None
+    """Blocks (240 ms) before its own that a window computes anew; None computes none and remembers what its look-back
+    layers heard of the block before at every evaluation, so that the past is heard exactly as it was spoken."""
     look_ahead_blocks: int = 1
     """Blocks after its own that a window waits for."""
     groups: tuple[int, ...] = (1, 1, 2, 4, 6)
@@ -53,4 +55,4 @@ class Windows:
     def computed(self, index: int) -> tuple[int, int]:
         """The same with what it looks back and ahead at."""
         start, stop = self.own(index)
-        return max(0, start - self.look_back_blocks), stop + self.look_ahead_blocks
+        return max(0, start - (self.look_back_blocks or 0)), stop + self.look_ahead_blocks
