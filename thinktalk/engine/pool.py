@@ -204,9 +204,10 @@ class SharedRows(DecoderState):
                     t[index, :, used:] = 0
             rows[index] = rows[last]
         rows.pop()
+        self.rows = tuple(rows)
         if rows and 4 * len(rows) <= self.blocks[0].k.shape[0]:
             self._resize(2 * len(rows), max(rows) + 1)
-        self._use(tuple(rows))
+        self._use(self.rows)
 
     def reserve(self, slots: int) -> None:
         if slots > (held := self.blocks[0].k.shape[2]):
