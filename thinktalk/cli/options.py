@@ -55,13 +55,13 @@ def add_generation(parser: argparse.ArgumentParser, *, text: bool = True) -> Non
     if text:
         parser.add_argument(
             "--max-text-tokens",
-            type=_positive,
+            type=positive,
             default=None,
             metavar="N",
             help="longest answer (tokens)",
         )
     parser.add_argument(
-        "--max-codes", type=_positive, default=None, metavar="N", help="longest speech (codes)"
+        "--max-codes", type=positive, default=None, metavar="N", help="longest speech (codes)"
     )
     parser.add_argument(
         "--seed",
@@ -134,7 +134,7 @@ def as_json(reply: Reply, path: str | None) -> dict:
     }
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} must be 1 or more")
