@@ -20,10 +20,12 @@ import numpy as np
 __all__ = ["Pace", "Spoken", "word_seconds", "words"]
 
 FRAME_S = 0.01
-SILENCE_BELOW = 10 ** (-35 / 20)
-"""A moment is silent when it is 35 dB below the loudest level so far."""
-# least squares over 5815 utterances of 22 English voices with known durations; see benchmarks of this page in docs
-WORD_S, VOWELS_S, CONSONANT_S = 0.05, 0.09, 0.05
+SILENCE_BELOW = 10 ** (-40 / 20)
+"""A moment is silent when it is 40 dB below the loudest level so far."""
+# least squares over 4884 utterances of 22 English voices whose durations are known (benchmarks/alignment.py)
+VOWELS_S, CONSONANT_S = 0.079, 0.068
+SLACK_S = 0.02
+"""A word was heard when all but this of it was: levels are known by frames of 10 ms."""
 WIDE_S = 0.2
 """A Chinese, Japanese or Korean character: about five a second."""
 PACE_PRIOR_S = 5.0
@@ -60,7 +62,7 @@ def word_seconds(word: str) -> float:
         letters = letters[:-1]  # silent
     vowels = len(_VOWELS.findall(letters))
     consonants = len(_VOWELS.sub("", letters))
-    return WORD_S + VOWELS_S * max(1, vowels) + CONSONANT_S * consonants
+    return VOWELS_S * max(1, vowels) + CONSONANT_S * consonants
 
 
 @dataclass
@@ -138,5 +140,7 @@ class Spoken:
             said_s = voiced / whole * ends_s[-1] if whole else 0.0
         else:
             said_s = voiced * pace.speed
-        count = int(np.searchsorted(ends_s, said_s + 1e-9, side="right"))
+        if said_s <= 0:
+            return 0
+        count = int(np.searchsorted(ends_s, said_s + SLACK_S, side="right"))
         return spans[count - 1][1] if count else 0

@@ -103,19 +103,14 @@ class Answer:
 
     def take(self, worker: Worker) -> Iterator[Event]:
         """The events; works where no thread does."""
-        while True:
-            try:
-                event = self._events.get(block=False)
-            except queue.Empty:
-                if worker.running:
-                    with contextlib.suppress(queue.Empty):  # looks up now and then: it may stop
-                        yield from self._give(self._events.get(timeout=0.1))
-                elif not worker.tick():
-                    time.sleep(NAP_S)
-            else:
-                yield from self._give(event)
-            if self._given:
-                return
+        while not self._given:
+            if not self._events.empty():
+                yield from self._give(self._events.get())
+            elif worker.running:
+                with contextlib.suppress(queue.Empty):  # looks up now and then: the worker may stop
+                    yield from self._give(self._events.get(timeout=0.1))
+            elif not worker.tick():
+                time.sleep(NAP_S)
 
     async def take_async(self, worker: Worker) -> AsyncIterator[Event]:
         """The events, for a loop; works where no thread does, one unit at a time."""
@@ -123,17 +118,14 @@ class Answer:
         self._wake = lambda: loop.call_soon_threadsafe(ready.set)
         while not self._given:
             ready.clear()
-            try:
-                event = self._events.get(block=False)
-            except queue.Empty:
-                if worker.running:
-                    with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(ready.wait(), 0.1)
-                else:
-                    await asyncio.sleep(0 if worker.tick() else NAP_S)
+            if not self._events.empty():
+                for event in self._give(self._events.get()):
+                    yield event
+            elif worker.running:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(ready.wait(), 0.1)
             else:
-                for each in self._give(event):
-                    yield each
+                await asyncio.sleep(0 if worker.tick() else NAP_S)
 
     def _give(self, event: Any) -> Iterator[Event]:
         """One event to the listener; None and Failed end it."""
