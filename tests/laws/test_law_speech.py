@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import pytest
 import torch
 from law import check_law
 from torch import Tensor, nn
 
-from thinktalk.code2wav import streaming
 from thinktalk.code2wav.bigvgan import BigVGAN
 from thinktalk.code2wav.dit import DiT
 from thinktalk.code2wav.speaker import Voice
@@ -60,12 +57,62 @@ def codes(batch: int, length: int, generator: torch.Generator) -> Tensor:
     return torch.randint(0, 51, (batch, length), generator=generator)
 
 
+REMEMBERS = Windows(groups=(1, 2, 3), **FLOW)
+
+
 @pytest.mark.parametrize(
-    ("back", "ahead", "groups", "vocoder_lookahead"),
-    [(None, 1, (1, 2, 3), None), (2, 1, (1, 2, 3), None), (1, 0, (2,), 0), (0, 2, (1, 3), 99)],
-)
-def test_speech_streams(back: int | None, ahead: int, groups: Sequence[int], vocoder_lookahead: int | None) -> None:  # fmt: skip
-    windows = Windows(
-        look_back_blocks=back, look_ahead_blocks=ahead, groups=tuple(groups), vocoder_lookahead=vocoder_lookahead, **FLOW
-    )  # fmt: skip
-    check_law(make_speech(windows), codes, max_length=CODES, examples=6)
+    "windows",
+    [
+        REMEMBERS,
+        Windows(look_back_blocks=2, groups=(1, 2, 3), **FLOW),
+        Windows(look_ahead_blocks=0, groups=(2,), vocoder_lookahead=0, guidance=0.0, **FLOW),
+        Windows(look_back_blocks=0, look_ahead_blocks=2, groups=(1, 3), vocoder_lookahead=99, **FLOW),
+    ],
+    ids=["remembers", "looks back", "waits for nothing", "looks ahead"],
+)  # fmt: skip
+def test_speech_streams(windows: Windows) -> None:
+    check_law(make_speech(windows), codes, max_length=CODES, examples=4)
+
+
+class Hasty(Solo):
+    """Planted: a window runs as soon as its own blocks are there, with as much look-ahead as happens to be there."""
+
+    def wants(self, state: SpeechState) -> int:
+        _, stop = self.windows.own(state.window)
+        missing = stop * self.config.dit.block_codes - self._received(state)
+        return 0 if state.closed else max(0, missing)
+
+
+class OneGenerator(Solo):
+    """Planted: noise comes from a generator that lives in the module, so one stream's noise depends on another's."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.seeds = [0]
+
+    def _draw(self, state: SpeechState, frames: int) -> None:
+        self.seeds[0] += 1
+        generator = torch.Generator().manual_seed(self.seeds[0]).get_state()
+        state.generator = generator.expand(len(state.codes), -1)
+        super()._draw(state, frames)
+
+
+class SharedPast(Solo):
+    """Planted: what was heard is kept in the module, where other streams overwrite it."""
+
+    def _cut(self, state: SpeechState):
+        cut = super()._cut(state)
+        state.past = self.__dict__.get("kept") if state.window else None
+        return cut
+
+    def _go_on(self, cut) -> None:
+        super()._go_on(cut)
+        self.__dict__["kept"] = cut.state.past
+
+
+@pytest.mark.parametrize(
+    ("fault", "broken"), [(Hasty, "law"), (OneGenerator, "law"), (SharedPast, "fork|rows|constancy")]
+)  # fmt: skip
+def test_planted_faults(fault: type[Speech], broken: str) -> None:
+    with pytest.raises(AssertionError, match=broken):
+        check_law(make_speech(REMEMBERS, fault), codes, max_length=CODES, examples=0)

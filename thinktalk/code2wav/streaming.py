@@ -71,8 +71,11 @@ class Speech(StreamModule):
         blocks = max(self.windows.groups) + self.windows.look_ahead_blocks
         wait = -(-self.vocoder.lookahead // config.dit.repeats)
         self.lookahead = blocks * config.dit.block_codes - 1 + wait
+        flow = dict(points=self.windows.points, sway=self.windows.sway, method=self.windows.method)
         with torch.no_grad():
-            walk = plan(dit, points=self.windows.points, sway=self.windows.sway, method=self.windows.method)  # fmt: skip
+            walk = plan(
+                dit, **flow, dtype=torch.promote_types(torch.float32, dit.input.weight.dtype)
+            )
         # its tensors are buffers, so that they move with the module
         self._walk = replace(walk, modulation=Modulation((), walk.points))
         layers = torch.stack(walk.modulation.layers)
