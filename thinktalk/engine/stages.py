@@ -35,6 +35,7 @@ from thinktalk.weights.hf import OmniModel
 
 __all__ = ["ContextFull", "Stages"]
 
+NOT_FINITE = "reply: the model's numbers are not finite any more; begin again from an earlier turn"
 MANY_WALKS = 8  # ways of making sound that are kept at hand
 
 
@@ -150,10 +151,11 @@ class Stages:
         )
         if options.speech:
             assert state.feed is not None
+            reply.sample_rate = self.model.config.code2wav.sample_rate
             reply.feed = state.feed.fork()
             reply.talking = reply.speaking = True
-        tokens = self.text_drawing.draw(self.thinker.logits(state.hidden), [reply.text_choice])
-        self._accept_token(reply, int(tokens))
+        logits = self.thinker.logits(_sound(state.hidden))
+        self._accept_token(reply, int(self.text_drawing.draw(logits, [reply.text_choice])))
         if reply.thinking:
             reply.text_row = self.thinkers.join(state.thinker)
             state.thinker = None
@@ -211,12 +213,11 @@ class Stages:
             1, voice=reply.voice, seed=options.seed, noise=reply.noise
         )
         reply.wanted = reply.speech.wants(reply.spoken)
-        reply.sample_rate = config.code2wav.sample_rate
         hidden = talker.step(opening, state.talker)[:, -1]
         reply.code_row = self.talkers.join(state.talker)
         state.talker = None
-        code = self.code_drawing.draw(talker.logits(hidden), [reply.code_choice])
-        self._accept_code(reply, int(code))
+        logits = talker.logits(_sound(hidden))
+        self._accept_code(reply, int(self.code_drawing.draw(logits, [reply.code_choice])))
 
     def talk(self, replies: Sequence[Replying]) -> list[Exception | None]:
         """One code more of each reply, all of one lane; gives the error of each."""
@@ -305,7 +306,7 @@ class Stages:
         for reply, token, finite in zip(replies, tokens, fine, strict=True):
             error: Exception | None = None
             if not finite:
-                error = ArithmeticError("the model's numbers are not finite any more")
+                error = ArithmeticError(NOT_FINITE)
             elif reply.live:  # another reply's listener may have ended this one meanwhile
                 try:
                     accept(reply, token)
@@ -318,3 +319,10 @@ class Stages:
 def _finite(hidden_RD: Tensor) -> tuple[Tensor, Tensor]:
     """The same without NaN and infinities, which must not reach the others' draws; and which rows had none."""
     return torch.nan_to_num(hidden_RD, 0.0, 0.0, 0.0), hidden_RD.sum(-1).isfinite()
+
+
+def _sound(hidden_1D: Tensor) -> Tensor:
+    """The same; ArithmeticError when it is not finite."""
+    if not bool(hidden_1D.sum().isfinite()):
+        raise ArithmeticError(NOT_FINITE)
+    return hidden_1D
