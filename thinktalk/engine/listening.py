@@ -74,7 +74,7 @@ class Listener:
         reserve_tokens: int = 0,
     ):
         """`reserve_tokens` of the context are left to the answer; fps and frame_tokens as for Live."""
-        self.tokenizer, self.config = tokenizer, config
+        self.tokenizer, self.config, self.frame_tokens = tokenizer, config, frame_tokens
         self.live = Live(config, fps=fps, frame_tokens=frame_tokens)
         self.context = config.thinker.text.max_positions - 1  # a reply has at least one token
         # the ends of a stretch and of a turn, the opening of an answer and of the turn after it

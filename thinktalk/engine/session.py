@@ -13,6 +13,7 @@ the engine's thread may be another. What comes in during a reply waits until tha
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
@@ -31,6 +32,7 @@ from thinktalk.engine.answering import Answer, wait_for
 from thinktalk.engine.engine import Engine
 from thinktalk.engine.listening import Listener, ListenerState, plain
 from thinktalk.engine.live import join_prompts
+from thinktalk.engine.saving import Record, load_record, revive, save_session
 from thinktalk.engine.seat import Seat
 from thinktalk.engine.seat_state import Mark
 from thinktalk.errors import ConfigError, InputError
@@ -81,7 +83,7 @@ class Session:
         seat = engine.open(voice=voice)
         self._voice = voice
         self._sit(seat, state, opening, history, Pace())
-        self._send([])
+        self._send([], opens=True)
 
     def _sit(
         self, seat: Seat, state: ListenerState, opening: list[Prompt], history: list, pace: Pace
@@ -133,9 +135,9 @@ class Session:
         else:
             self._send(come())
 
-    def _send(self, pieces: list[Prompt]) -> None:
-        """Have the engine read pieces; the turn's opening goes before its first one."""
-        opens = bool(self._opening) and (bool(pieces) or self._mark is None)
+    def _send(self, pieces: list[Prompt], *, opens: bool = False) -> None:
+        """Have the engine read pieces; the turn's opening goes before its first one, or with `opens` at once."""
+        opens = bool(self._opening) and (opens or bool(pieces))
         if opens:
             pieces, self._opening = [*self._opening, *pieces], []
         if not pieces:
@@ -349,10 +351,10 @@ class Session:
         self._rest("fork")
         other = object.__new__(type(self))
         other.__dict__.update(self.__dict__)
-        state, opening, turns = self._start
         other._sit(
             self._seat.fork(), self._state.fork(), list(self._opening), deepcopy(self._history), replace(self._pace)
         )  # fmt: skip
+        state, opening, turns = self._start
         other._mark, other._start = self._mark, (state.fork(), list(opening), turns)
         return other
 
@@ -361,17 +363,27 @@ class Session:
 
         Errors: InputError during a reply, or when the place cannot be written.
         """
-        from thinktalk.engine.saving import save_session
-
         self._rest("save")
+        if any(p.audio or p.images or p.videos for p in self._opening):  # media are saved as read
+            self._send([], opens=True)
+            self._rest("save")
         save_session(self, path)
 
     @classmethod
     def load(cls, path: str | PathLike[str], engine: Engine) -> Self:
         """A saved conversation, in this process or another; the model must be the same. Errors: InputError, Busy."""
-        from thinktalk.engine.saving import load_session
+        return cls._revive(engine, load_record(path, engine))
 
-        return load_session(cls, path, engine)
+    @classmethod
+    def _revive(cls, engine: Engine, record: Record) -> Self:
+        session = object.__new__(cls)
+        session._engine, session._voice, session._options = engine, record.voice, record.options
+        session._media = {"allow_urls": record.allow_urls, "use_audio_in_video": record.use_audio_in_video}  # fmt: skip
+        session._listener = _listener(engine, record.fps, record.frame_tokens)
+        seat = revive(record, engine)
+        session._sit(seat, record.state, record.opening, json.loads(record.history), record.pace)
+        session._mark = seat.memory.mark()
+        return session
 
     def _rest(self, what: str) -> None:
         """Wait until all that was sent is read."""

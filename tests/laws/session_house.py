@@ -45,8 +45,8 @@ def omni(max_positions: int = 2048) -> tuple[OmniModel, Tokenizer]:
     return model, tokenizer
 
 
-def engine(**options) -> Engine:
-    return Engine(*omni(**options))
+def engine(max_positions: int = 2048, **options) -> Engine:
+    return Engine(*omni(max_positions), **options)
 
 
 def options(**changes) -> pipeline.Options:
