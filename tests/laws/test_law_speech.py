@@ -65,7 +65,7 @@ REMEMBERS = Windows(groups=(1, 2, 3), **FLOW)
     [
         REMEMBERS,
         Windows(look_back_blocks=2, groups=(1, 2, 3), **FLOW),
-        Windows(look_ahead_blocks=0, groups=(2,), vocoder_lookahead=0, guidance=0.0, **FLOW),
+        Windows(look_ahead_blocks=0, groups=(2,), vocoder_lookahead=3, guidance=0.0, **FLOW),
         Windows(look_back_blocks=0, look_ahead_blocks=2, groups=(1, 3), vocoder_lookahead=99, **FLOW),
     ],
     ids=["remembers", "looks back", "waits for nothing", "looks ahead"],

@@ -204,13 +204,16 @@ class Speech(StreamModule):
         self._draw(state, offset * dit.block_frames + frames)
         # the walk is never coarser than float32; in float64 the law is checked
         wide = torch.promote_types(state.noise.dtype, self.dit.input.weight.dtype)
+        keep = max(0, min((stop - start) * dit.block_frames, frames - skip))
+        # a window that waits for nothing may run before the end is known, so the vocoder's last frames always come apart
+        apart = keep > 0 and self.windows.look_ahead_blocks == 0
         return _Cut(
             state=state,
             codes=codes,
             noise=state.noise[:, offset * dit.block_frames :][:, :frames].to(wide),
             skip=skip,
-            keep=max(0, min((stop - start) * dit.block_frames, frames - skip)),
-            last=state.closed and received <= stop * dit.block_codes,
+            keep=keep,
+            last=state.closed and received <= stop * dit.block_codes and not apart,
         )
 
     def _draw(self, state: SpeechState, frames: int) -> None:

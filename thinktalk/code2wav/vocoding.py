@@ -1,7 +1,7 @@
 """Vocoding: mels of several streams (B, M, F) -> waves (B, 240 F), as far as the vocoder sees ahead; the rest comes later.
 
 BigVGAN hears 34 frames to each side, but what only the tails of its anti-aliasing filters reach is far below float32
-(docs/streaming.md). So a stream waits for what the convolutions reach (24 frames officially), or for less if it is told to.
+(docs/streaming.md). So a stream hears what the convolutions reach: 24 frames officially, or fewer ahead if it is told so.
 """
 
 from __future__ import annotations
@@ -30,10 +30,11 @@ class StreamVocoder(Windowed):
     def __init__(self, vocoder: BigVGAN, lookahead: int | None = None):
         super().__init__()
         self.bigvgan = vocoder
-        self.ratio, self.left = vocoder.ratio, vocoder.left
-        if lookahead is None:
-            _, lookahead = receptive_field(vocoder.config, snake_reach=0)
-        self.lookahead = min(lookahead, vocoder.lookahead)
+        self.ratio = vocoder.ratio
+        behind, ahead = receptive_field(vocoder.config, snake_reach=0)
+        self.lookahead = min(ahead if lookahead is None else lookahead, vocoder.lookahead)
+        exact = self.lookahead == vocoder.lookahead
+        self.left = vocoder.left if exact else behind
 
     @property
     def weight(self) -> Tensor:
