@@ -15,6 +15,8 @@ from thinktalk.thinker.sampling import Sampler, SamplerState
 
 __all__ = ["Choice", "Drawing"]
 
+MANY = 16  # settings whose companies are kept
+
 
 @dataclass(eq=False)
 class Choice:
@@ -56,7 +58,7 @@ class Drawing:
         return tokens
 
     def forget(self) -> None:
-        """Nobody draws any more: let go of what they left."""
+        """Nobody draws now: let go of what they left."""
         self._met.clear()
 
     def _together(self, sampler: Sampler, company: list[Choice]) -> SamplerState:
@@ -70,5 +72,7 @@ class Drawing:
             for row, choice in enumerate(company):
                 choice.seen = seen[row : row + 1]
         state = SamplerState(len(company), seen, generators)
+        if len(self._met) >= MANY:
+            self._met.clear()
         self._met[sampler] = (company, state)
         return state

@@ -24,7 +24,7 @@ import torch
 from thinktalk.code2wav.speaker import Voice
 from thinktalk.code2wav.streaming import Windows
 from thinktalk.engine.admission import Admission
-from thinktalk.engine.replying import Stage
+from thinktalk.engine.replying import Failed, Stage
 from thinktalk.engine.scheduler import Costs, Unit, next_unit
 from thinktalk.engine.seat import Piece, Seat
 from thinktalk.engine.seat_state import SeatState
@@ -75,6 +75,7 @@ class Engine:
         self._gate, self._wake = threading.Lock(), threading.Event()
         self._worker: threading.Thread | None = None
         self._stopping = False
+        self._broken: Exception | None = None
 
     # ----------------------------------------------------------------------------------------------------------- seats
 
@@ -123,6 +124,7 @@ class Engine:
         unit = next_unit(self._busy, now, guard_s=self._guard())
         if unit is None:
             self._busy.clear()
+            self.stages.rest()
             return False
         replies = [seat.replying for seat in unit.seats if seat.replying is not None]
         before = sum(reply.ledger.sound_s for reply in replies)
@@ -257,14 +259,35 @@ class Engine:
         self.stop()
 
     def _labour(self) -> None:
-        while not self._stopping:
-            self._wake.clear()
-            if not self.tick():
-                self._wake.wait()
+        try:
+            while not self._stopping:
+                self._wake.clear()
+                if not self.tick():
+                    self._wake.wait()
+        except BaseException as error:
+            self._break(error)
+
+    def _break(self, error: BaseException) -> None:
+        """A fault of the engine itself: nobody is left waiting."""
+        failure = error if isinstance(error, Exception) else RuntimeError(repr(error))
+        with self._gate:
+            self._broken = failure
+            wishes = list(self._wishes)
+            self._wishes.clear()
+        for _, future in wishes:
+            future.set_exception(failure)
+        for seat in list(self.seats):
+            reply, seat.replying, seat.error = seat.replying, None, failure
+            if reply is not None:
+                reply.live = False
+                with suppress(Exception):
+                    reply.emit(Failed(error=failure))
 
     def _do(self, wish: Callable[[], T]) -> T:
         """Have the engine's thread do something between two units of work, and wait for it."""
         with self._gate:
+            if self._broken is not None:
+                raise RuntimeError(f"the engine has stopped: {self._broken!r}") from self._broken
             away = self._worker is not None and self._worker is not threading.current_thread()
             if away:
                 future: Future = Future()

@@ -67,6 +67,12 @@ class Stages:
         """Bytes of keys and values of the conversations that are speaking."""
         return self.thinkers.num_bytes + (self.talkers.num_bytes if self.talker is not None else 0)
 
+    def rest(self) -> None:
+        """Nothing is to be done now."""
+        self.text_drawing.forget()
+        if self.talker is not None:
+            self.code_drawing.forget()
+
     def own_bytes(self, state: SeatState) -> int:
         """Bytes of keys and values that a conversation holds outside the pools."""
         return sum(part.num_bytes for part in (state.thinker, state.talker) if part is not None)
