@@ -195,6 +195,31 @@ def test_interruption_is_dropping_the_state() -> None:
         out.append(speech.step(codes[:, n : n + 1], state))
 
 
+def test_a_window_that_fails_can_run_again(monkeypatch) -> None:
+    """A device may run out of memory for a whole batch; the engine then tries the streams apart."""
+    speech, codes = make_speech(Windows(groups=(1,), **FLOW)), draw_codes(12)
+    whole, state = speech(codes, voice=VOICE), speech.init_state(1, voice=VOICE)
+    speech.collect(state, codes, last=True)
+    waves = []
+    while speech.ready(state):
+        with monkeypatch.context() as patch:
+            patch.setattr(StreamVocoder, "step", lambda *args, **kw: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                speech.run([state])
+        waves += speech.run([state])
+    assert_same(torch.cat(waves, 1), whole)
+
+
+def test_half_precision() -> None:
+    """The flow in bfloat16, the walk and the vocoder in float32: near, within what 8 bits of mantissa leave."""
+    speech, codes = make_speech(Windows(groups=(1, 2), **FLOW)).float(), draw_codes(20)
+    wave = speech(codes, voice=VOICE)
+    half = Speech(speech.dit.bfloat16(), speech.vocoder.bigvgan, CONFIG, windows=speech.windows)
+    near = half(codes, voice=VOICE)
+    assert near.dtype == torch.float32
+    assert gap(near, wave) < 0.2
+
+
 def test_memory_is_flat() -> None:
     speech = make_speech(Windows(groups=(1, 2), **FLOW))
     state, sizes = speech.init_state(1, voice=VOICE), []
@@ -204,6 +229,8 @@ def test_memory_is_flat() -> None:
         sizes.append(sum(storages.values()))
     assert state.first > 100
     assert max(sizes[10:]) == max(sizes[10:14])
+    assert state.past is not None
+    assert speech.past_bytes == state.past.nbytes
 
 
 def test_a_given_noise_may_end() -> None:

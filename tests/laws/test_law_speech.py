@@ -11,6 +11,7 @@ from thinktalk.code2wav.bigvgan import BigVGAN
 from thinktalk.code2wav.dit import DiT
 from thinktalk.code2wav.speaker import Voice
 from thinktalk.code2wav.streaming import Speech, SpeechState, Windows
+from thinktalk.code2wav.windows import Cut
 from thinktalk.config import BigVGANConfig, Code2WavConfig, DiTConfig, SpeakerEncoderConfig
 
 CONFIG = Code2WavConfig(
@@ -100,14 +101,13 @@ class OneGenerator(Solo):
 class SharedPast(Solo):
     """Planted: what was heard is kept in the module, where other streams overwrite it."""
 
-    def _cut(self, state: SpeechState):
-        cut = super()._cut(state)
+    def _cut(self, state: SpeechState) -> Cut:
         state.past = self.__dict__.get("kept") if state.window else None
-        return cut
+        return super()._cut(state)
 
-    def _go_on(self, cut) -> None:
-        super()._go_on(cut)
-        self.__dict__["kept"] = cut.state.past
+    def _go_on(self, state: SpeechState, cut: Cut, past: Tensor | None) -> None:
+        super()._go_on(state, cut, past)
+        self.__dict__["kept"] = past
 
 
 @pytest.mark.parametrize(

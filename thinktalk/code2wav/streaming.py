@@ -7,8 +7,7 @@
 The law: any chunking of the codes gives the same wave. Windows are cut by block index (windows.py), each mel frame has its
 own noise, and what a window hears of the past is in the state. The distance to the whole utterance: docs/streaming.md.
 
-Letters: B rows, n codes, F frames (a block's, in memories), M mel bands, D width, S samples;
-memories: C look-back layers x evaluations of the flow, H halves (conditioned, free), R = utterances x halves.
+Letters: B rows, n codes, F mel frames, M mel bands, D width, S samples.
 """
 
 from __future__ import annotations
@@ -21,15 +20,15 @@ import torch
 from torch import Tensor
 
 from thinktalk.code2wav.bigvgan import BigVGAN
-from thinktalk.code2wav.dit import DiT, Memory, Modulation, Timbre
-from thinktalk.code2wav.flow import MIN_GUIDANCE, draw_noise, integrate, plan
+from thinktalk.code2wav.dit import DiT, Modulation, Timbre
+from thinktalk.code2wav.flow import MIN_GUIDANCE, draw_noise, plan
 from thinktalk.code2wav.speaker import Voice
 from thinktalk.code2wav.vocoding import StreamVocoder
-from thinktalk.code2wav.windows import Windows
+from thinktalk.code2wav.windows import Cut, Windows, sample_windows
 from thinktalk.config import Code2WavConfig
 from thinktalk.errors import InputError
 from thinktalk.messages import Codes
-from thinktalk.stream import State, StreamModule, WindowedState, stack, unstack
+from thinktalk.stream import State, StreamModule, WindowedState, stack
 
 __all__ = ["Speech", "SpeechState", "Windows"]
 
@@ -65,7 +64,6 @@ class Speech(StreamModule):
         super().__init__()
         self.dit, self.config, self.windows = dit, config, windows or Windows()
         self.vocoder = StreamVocoder(vocoder, self.windows.vocoder_lookahead)
-        self.guided = self.windows.guidance >= MIN_GUIDANCE
         self.ratio = Fraction(config.code_samples)
         # a code waits for the end of the largest window, of what that looks ahead at, and of the vocoder's view
         blocks = max(self.windows.groups) + self.windows.look_ahead_blocks
@@ -81,6 +79,17 @@ class Speech(StreamModule):
         layers = torch.stack(walk.modulation.layers)
         self.register_buffer("layers", layers, persistent=False)  # (layers, times, 6, D)
         self.register_buffer("final", walk.modulation.final, persistent=False)  # (times, 2, D)
+
+    @property
+    def past_bytes(self) -> int:
+        """Bytes of nearly all that a speaking stream keeps: what it remembers of its last block (14 MB officially)."""
+        dit, windows = self.config.dit, self.windows
+        if windows.look_back_blocks is not None:
+            return 0
+        evaluations = sum(len(stages) for stages in self._walk.stages)
+        halves = 1 + (windows.guidance >= MIN_GUIDANCE)
+        blocks = evaluations * len(dit.look_backward_layers) * halves
+        return blocks * dit.block_frames * dit.width * self.dit.input.weight.element_size()
 
     # ----------------------------------------------------------------------------------------------------------- state
 
@@ -169,12 +178,16 @@ class Speech(StreamModule):
         Every stream must be ready. What it says does not depend on its company.
         """
         cuts = [self._cut(state) for state in states]
-        made = iter(self._flow([cut for cut in cuts if cut.keep]))
-        mels = [next(made) if cut.keep else self.vocoder.empty_input(len(cut.codes)) for cut in cuts]  # fmt: skip
+        walk = replace(self._walk, modulation=Modulation(self.layers.unbind(0), self.final))
+        remember = self.windows.look_back_blocks is None
+        spoken = [cut for cut in cuts if cut.keep]
+        made = iter(sample_windows(self.dit, spoken, walk, guidance=self.windows.guidance, remember=remember))  # fmt: skip
+        silence = [(self.vocoder.empty_input(len(cut.codes)), None) for cut in cuts]
+        mels, pasts = zip(*(next(made) if cut.keep else none for cut, none in zip(cuts, silence, strict=True)), strict=True)  # fmt: skip
         sounds = [state.sound for state in states]
         waves = self.vocoder.step_many(mels, sounds, [cut.last for cut in cuts])
-        for cut in cuts:
-            self._go_on(cut)
+        for state, cut, past in zip(states, cuts, pasts, strict=True):  # nothing can fail any more
+            self._go_on(state, cut, past)
         return waves
 
     def step(
@@ -192,7 +205,7 @@ class Speech(StreamModule):
         batch = x.batch if isinstance(x, Codes) else len(x)
         return self.step(x, self.init_state(batch, **start), last=True)
 
-    def _cut(self, state: SpeechState) -> _Cut:
+    def _cut(self, state: SpeechState) -> Cut:
         """The next window of a stream."""
         assert self.ready(state), "a stream was run that waits for codes"
         dit, received = self.config.dit, self._received(state)
@@ -207,10 +220,11 @@ class Speech(StreamModule):
         keep = max(0, min((stop - start) * dit.block_frames, frames - skip))
         # a window that waits for nothing may run before the end is known, so the vocoder's last frames always come apart
         apart = keep > 0 and self.windows.look_ahead_blocks == 0
-        return _Cut(
-            state=state,
+        return Cut(
+            timbre=state.timbre,
             codes=codes,
             noise=state.noise[:, offset * dit.block_frames :][:, :frames].to(wide),
+            past=state.past,
             skip=skip,
             keep=keep,
             last=state.closed and received <= stop * dit.block_codes and not apart,
@@ -232,73 +246,12 @@ class Speech(StreamModule):
         state.noise = torch.cat([state.noise, torch.stack(drawn)], 1)
         state.generator = torch.stack(after)
 
-    def _flow(self, cuts: Sequence[_Cut]) -> list[Tensor]:
-        """The own frames (B, M, F) of windows, all in one walk; what the next windows hear of them goes into the states."""
-        if not cuts:
-            return []
-        rows = [(cut, codes, noise) for cut in cuts for codes, noise in zip(cut.codes, cut.noise, strict=True)]  # fmt: skip
-        remembering = self.windows.look_back_blocks is None
-        condition = self.dit.condition(
-            [codes for _, codes, _ in rows],
-            [timbre for cut in cuts for timbre in unstack(cut.state.timbre)],
-            guided=self.guided,
-            past=[cut.state.past is not None for cut, _, _ in rows] if remembering else None,
-        )
-        blocks, size = condition.blocks, self.config.dit.block_frames
-        if remembering:
-            counts = torch.tensor([0, *(-(-frames // size) for frames in blocks.frames)]).cumsum(0)
-            newest = torch.tensor([-(-(cut.skip + cut.keep) // size) - 1 for cut, _, _ in rows])
-            kept = counts[:-1] + newest
-            if self.guided:
-                kept = torch.cat([kept, counts[-1] + kept])
-            condition = replace(condition, memory=Memory(_join(cuts), kept.to(blocks.cos.device)))
-        walk = replace(self._walk, modulation=Modulation(self.layers.unbind(0), self.final))
-        x_PFM = blocks.pack([noise.to(blocks.cos.device) for _, _, noise in rows])
-        mel_PFM = integrate(self.dit, x_PFM, condition, walk, guidance=self.windows.guidance)
-        own = [mel[cut.skip :][: cut.keep].T for (cut, _, _), mel in zip(rows, blocks.unpack(mel_PFM), strict=True)]  # fmt: skip
-        sizes = [len(cut.codes) for cut in cuts]
-        if condition.memory is not None:
-            _part(condition.memory, cuts, halves=1 + self.guided)
-        starts = [sum(sizes[:i]) for i in range(len(sizes))]
-        return [torch.stack(own[a : a + b]) for a, b in zip(starts, sizes, strict=True)]
-
-    def _go_on(self, cut: _Cut) -> None:
+    def _go_on(self, state: SpeechState, cut: Cut, past: Tensor | None) -> None:
         """To the next window; what that does not look back at is dropped."""
-        state, dit = cut.state, self.config.dit
-        state.window, state.done = state.window + 1, cut.last
+        dit = self.config.dit
+        state.window, state.done, state.past = state.window + 1, cut.last, past
         begin, _ = self.windows.computed(state.window)
         gone = min(begin, self._received(state) // dit.block_codes) - state.first
         state.first += gone
         state.codes = state.codes[:, gone * dit.block_codes :]
         state.noise = state.noise[:, gone * dit.block_frames :]
-
-
-@dataclass
-class _Cut:
-    """One window of one stream."""
-
-    state: SpeechState
-    codes: Tensor  # (B, n)
-    noise: Tensor  # (B, F, M)
-    skip: int  # frames of the look-back
-    keep: int  # own frames; none when only the vocoder's last frames are left
-    last: bool
-
-
-def _join(cuts: Sequence[_Cut]) -> Tensor | None:
-    """The pasts of all streams as (C, R, F, D), zeros where a stream has none; None when none has."""
-    known = [cut.state.past for cut in cuts if cut.state.past is not None]
-    if not known:
-        return None
-    shape = known[0].shape[1:]
-    rows = [known[0].new_zeros(len(cut.codes), *shape) if cut.state.past is None else cut.state.past for cut in cuts]  # fmt: skip
-    return torch.cat(rows).permute(1, 2, 0, 3, 4).flatten(1, 2)
-
-
-def _part(memory: Memory, cuts: Sequence[_Cut], *, halves: int) -> None:
-    """What was remembered goes to its streams."""
-    if not memory.made:
-        return
-    past_BCHFD = torch.stack(memory.made).unflatten(1, (halves, -1)).permute(2, 0, 1, 3, 4)
-    for cut, own in zip(cuts, past_BCHFD.split([len(cut.codes) for cut in cuts]), strict=True):
-        cut.state.past = own.contiguous()

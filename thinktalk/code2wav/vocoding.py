@@ -57,13 +57,14 @@ class StreamVocoder(Windowed):
         alike = defaultdict(list)
         for i, (mel, state, last) in enumerate(zip(mels, states, lasts, strict=True)):
             alike[state.context.shape[2], state.pending.shape[2], mel.shape[2], last].append(i)
-        waves = [torch.empty(0)] * len(mels)
+        waves, after = [torch.empty(0)] * len(mels), list(states)
         for (*_, last), members in alike.items():
             mel = torch.cat([mels[i] for i in members]).to(self.weight)
             together = stack([states[i] for i in members])
             wave, parted = self.step(mel, together, last=last), unstack(together)
             for i, own in zip(members, wave.split([len(mels[i]) for i in members]), strict=True):
-                after, parted = stack(parted[: len(own)]), parted[len(own) :]
-                states[i].context, states[i].pending = after.context, after.pending
+                after[i], parted = stack(parted[: len(own)]), parted[len(own) :]
                 waves[i] = own
+        for state, new in zip(states, after, strict=True):  # all or none go on
+            state.context, state.pending = new.context, new.pending
         return waves

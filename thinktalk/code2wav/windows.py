@@ -4,16 +4,27 @@
     computed for window 3 (look ahead 1)                          4 5 6 7 + 8        4 5 6 7 are kept, 8 is computed again
     ... with 2 blocks of look-back                          2 3 + 4 5 6 7 + 8
 
-Timing never moves a boundary, so however the codes come, the sound is the same.
+Timing never moves a boundary, so however the codes come, the sound is the same. Without look-back a window still hears the
+past: what the look-back layers heard of the block before is remembered from window to window.
+
+Letters: B rows, n codes, F frames (a block's, in memories), M mel bands, D width;
+memories: C evaluations of the flow x look-back layers, H halves (conditioned, free), R = H x utterances.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
+import torch
+from torch import Tensor
+
+from thinktalk.code2wav.dit import DiT, Memory, Timbre
+from thinktalk.code2wav.flow import MIN_GUIDANCE, Plan, integrate
 from thinktalk.errors import ConfigError
+from thinktalk.stream import unstack
 
-__all__ = ["Windows"]
+__all__ = ["Cut", "Windows", "sample_windows"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,3 +67,69 @@ class Windows:
         """The same with what it looks back and ahead at."""
         start, stop = self.own(index)
         return max(0, start - (self.look_back_blocks or 0)), stop + self.look_ahead_blocks
+
+
+@dataclass(frozen=True)
+class Cut:
+    """One window of one stream, whose rows are equally far."""
+
+    timbre: Timbre  # (B, D) each
+    codes: Tensor  # (B, n)
+    noise: Tensor  # (B, F, M) of all its frames
+    past: (
+        Tensor | None
+    )  # (B, C, H, F, D) what the look-back layers heard of the block before; None at the start
+    skip: int  # frames of the look-back
+    keep: int  # own frames; 0 when only the vocoder's last frames are left
+    last: bool  # whether the stream ends with it
+
+
+@torch.inference_mode()
+def sample_windows(
+    dit: DiT, cuts: Sequence[Cut], walk: Plan, *, guidance: float, remember: bool
+) -> list[tuple[Tensor, Tensor | None]]:
+    """Mel (B, M, own frames) of windows of several streams in one walk, and with `remember` the past of the next ones.
+
+    As flow.sample_many, where every window was an utterance; a window's result does not depend on its company.
+    """
+    if not cuts:
+        return []
+    guided, size = guidance >= MIN_GUIDANCE, dit.config.block_frames
+    rows = [(cut, row) for cut in cuts for row in range(len(cut.codes))]
+    condition = dit.condition(
+        [cut.codes[row] for cut, row in rows],
+        [timbre for cut in cuts for timbre in unstack(cut.timbre)],
+        guided=guided,
+        past=[cut.past is not None for cut, _ in rows] if remember else None,
+    )
+    blocks, device = condition.blocks, condition.constant.device
+    if remember:
+        counts = torch.tensor([0, *(-(-frames // size) for frames in blocks.frames)]).cumsum(0)
+        newest = torch.tensor([-(-(cut.skip + cut.keep) // size) - 1 for cut, _ in rows])
+        kept = counts[:-1] + newest  # the last own block of each window
+        if guided:
+            kept = torch.cat([kept, counts[-1] + kept])
+        condition = replace(condition, memory=Memory(_join_pasts(cuts), kept.to(device)))
+    x_PFM = blocks.pack([cut.noise[row].to(device) for cut, row in rows])
+    mel_PFM = integrate(dit, x_PFM, condition, walk, guidance=guidance)
+    own = [mel[cut.skip :][: cut.keep].T for (cut, _), mel in zip(rows, blocks.unpack(mel_PFM), strict=True)]  # fmt: skip
+    sizes = [len(cut.codes) for cut in cuts]
+    pasts: Sequence[Tensor | None] = [None] * len(cuts)
+    if condition.memory is not None and condition.memory.made:
+        made_CRFD = torch.stack(condition.memory.made)
+        pasts = made_CRFD.unflatten(1, (1 + guided, -1)).permute(2, 0, 1, 3, 4).split(sizes)
+    ends = torch.tensor(sizes).cumsum(0).tolist()
+    return [
+        (torch.stack(own[end - n : end]), past if past is None else past.contiguous())
+        for end, n, past in zip(ends, sizes, pasts, strict=True)
+    ]
+
+
+def _join_pasts(cuts: Sequence[Cut]) -> Tensor | None:
+    """The pasts of all streams as (C, R, F, D), zeros where a stream has none; None when none has."""
+    known = next((cut.past for cut in cuts if cut.past is not None), None)
+    if known is None:
+        return None
+    shape = known.shape[1:]
+    parts = [known.new_zeros(len(cut.codes), *shape) if cut.past is None else cut.past for cut in cuts]  # fmt: skip
+    return torch.cat(parts).permute(1, 2, 0, 3, 4).flatten(1, 2)
