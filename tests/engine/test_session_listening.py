@@ -74,8 +74,7 @@ class Pieces:
         self.written += self.listener.see(frame, at_s, self.state)
 
     def start(self, messages):
-        pieces, _ = self.listener.messages(messages, self.state, speech=True)
-        self.written += pieces
+        self.written += self.listener.messages(messages, self.state, speech=True)
         return self
 
     def turn(self):

@@ -4,7 +4,7 @@
     add, hear, see       what stands in the turn, in the order in which it comes
     finish()             <|im_end|>
     answer()             the assistant's turn is open: the model may reply
-    replied(n)           the reply of n tokens stands in the conversation, and the user's next turn is open
+    replied(n)           the reply of n tokens stands in the conversation
 
 The pieces, joined, are the prompt that build_prompt makes of the whole conversation: same ids, positions and media. Text
 waits until something that is not text follows, since words may join across two calls. After a reply the next ids go on
@@ -47,6 +47,8 @@ class ListenerState(State):
 
     timeline: Timeline
     """Tokens and ids written so far."""
+    role: str = ""
+    """Whose turn is open; empty between turns."""
     text: str = ""
     """Waits: the text that follows may join it."""
     live: LiveState | None = None
@@ -97,14 +99,14 @@ class Listener:
     def begin(self, role: str, state: ListenerState) -> list[Prompt]:
         """Open a turn."""
         pieces = self._write(state, lambda builder: builder.mark("im_start"))
-        state.text, state.parts, state.clock_s = f"{role}\n", [], 0.0
+        state.role, state.text, state.parts, state.clock_s = role, f"{role}\n", [], 0.0
         return pieces
 
     def finish(self, state: ListenerState) -> list[Prompt]:
         """Close the turn."""
         pieces = self._close_live(state)
         pieces += self._write(state, lambda builder: builder.mark("im_end"))
-        state.text = "\n"
+        state.role, state.text = "", "\n"
         return pieces
 
     def answer(self, state: ListenerState) -> list[Prompt]:
@@ -116,11 +118,11 @@ class Listener:
         return max(1, self.context - self.closing - state.timeline.tokens)
 
     def replied(self, tokens: int, state: ListenerState) -> list[Prompt]:
-        """The assistant has said so many tokens, which the seat reads itself; the user's turn opens."""
+        """The assistant has said so many tokens, which the seat reads itself."""
         timeline = state.timeline
         timeline.following = timeline.next_position  # generated tokens count from the largest id
         timeline.place_ids(tokens)
-        return self.finish(state) + self.begin("user", state)
+        return self.finish(state)
 
     def messages(
         self,
@@ -129,17 +131,22 @@ class Listener:
         *,
         speech: bool,
         **media: Any,
-    ) -> tuple[list[Prompt], bool]:
-        """A whole conversation so far, from its start; the last user's turn stays open.
+    ) -> list[Prompt]:
+        """A whole conversation so far, from its start; a user's last turn stays open. `media`: allow_urls, use_audio_in_video.
 
-        Returns its pieces and whether a turn is open. `media`: allow_urls, use_audio_in_video. A default system
-        message is put in front, as build_prompt does.
+        A default system message is put in front, as build_prompt does.
         """
         segments = render(messages, speech=speech, answer=False)
-        is_open = messages[-1]["role"] == "user"
-        if is_open:
+        last = messages[-1]
+        if last["role"] == "user":
             segments = segments[:-2]  # <|im_end|> and the line end
-        return self.segments(segments, state, where="messages", **media), is_open
+        pieces = self.segments(segments, state, where="messages", **media)
+        state.parts = []
+        if last["role"] == "user":
+            content = plain(last["content"])
+            state.role = "user"
+            state.parts = [{"type": "text", "text": content}] if isinstance(content, str) else content  # fmt: skip
+        return pieces
 
     # ---------------------------------------------------------------------------------------------------------- content
 

@@ -14,8 +14,7 @@ the engine's thread may be another. What comes in during a reply waits until tha
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import fields, replace
 from os import PathLike
@@ -25,26 +24,28 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from thinktalk import pipeline
 from thinktalk.config import GenerationConfig
-from thinktalk.engine.alignment import Pace, word_seconds, words
-from thinktalk.engine.answering import Answer, wait_for
+from thinktalk.engine.alignment import Pace
+from thinktalk.engine.answering import Answer
+from thinktalk.engine.dialogue import Dialogue
 from thinktalk.engine.engine import Engine
-from thinktalk.engine.listening import Listener, ListenerState, plain
-from thinktalk.engine.live import join_prompts
+from thinktalk.engine.listening import Listener, plain
 from thinktalk.engine.saving import Record, load_record, revive, save_session
-from thinktalk.engine.seat import Seat
-from thinktalk.engine.seat_state import Mark
 from thinktalk.errors import ConfigError, InputError
-from thinktalk.events import ContextLimit, Event
-from thinktalk.pipeline import Options, Reading
-from thinktalk.prompt import DEFAULT_SYSTEM, SPEECH_SYSTEM, Prompt
+from thinktalk.events import Event
+from thinktalk.pipeline import Options
+from thinktalk.prompt import DEFAULT_SYSTEM, SPEECH_SYSTEM
 
 __all__ = ["Session"]
 
 
-class Session:
-    """One conversation. Errors: InputError for what cannot be taken in, Busy when the engine has no room."""
+class Session(Dialogue):
+    """One conversation. Errors: InputError for what cannot be taken in, Busy when the engine has no room.
+
+    >>> with Session(engine) as session:
+    ...     session.text("Hello")
+    ...     print(list(session.respond_sync())[-1].reply.text)
+    """
 
     def __init__(
         self,
@@ -62,39 +63,24 @@ class Session:
         """`voice` None: it writes only. `system` replaces the default system prompt; `messages` is a conversation so far,
         the last user's turn still open. `fps` and `frame_tokens` (most tokens a pair of pictures gets) fix how see() samples.
         """
-        self._engine = engine
-        speech = voice is not None
         generation = engine.model.config.generation
-        self._options = options or Options(generation=generation, speech=speech)
-        if self._options.speech and not speech:
-            raise ConfigError("voice None: a session without a voice cannot speak; name a voice")
+        options = options or Options(generation=generation, speech=voice is not None)
+        _check(options, voice)
+        self._engine, self._voice, self._options = engine, voice, options
         self._media = {"allow_urls": allow_urls, "use_audio_in_video": use_audio_in_video}
         self._listener = _listener(engine, fps, frame_tokens)
         if messages and system is not None:
             raise InputError("system: given beside messages, expected one of them; put it first in messages")  # fmt: skip
-        said = list(messages or [{"role": "system", "content": system or (SPEECH_SYSTEM if speech else DEFAULT_SYSTEM)}])  # fmt: skip
+        if not messages:
+            default = SPEECH_SYSTEM if options.speech else DEFAULT_SYSTEM
+            messages = [{"role": "system", "content": default if system is None else system}]
         state = self._listener.init_state()
-        opening, is_open = self._listener.messages(said, state, speech=self._options.speech, **self._media)  # fmt: skip
-        history = [{"role": m["role"], "content": plain(m["content"])} for m in said]
-        if is_open:
-            state.parts = _parts(history.pop()["content"])
-        else:
-            opening += self._listener.begin("user", state)
-        seat = engine.open(voice=voice)
-        self._voice = voice
-        self._sit(seat, state, opening, history, Pace())
+        opening = self._listener.messages(messages, state, speech=options.speech, **self._media)
+        history = [{"role": m["role"], "content": plain(m["content"])} for m in messages]
+        if state.role:
+            history.pop()  # it stands in state.parts until its turn ends
+        self._sit(engine.open(voice=voice), state, opening, history, Pace())
         self._send([], opens=True)
-
-    def _sit(
-        self, seat: Seat, state: ListenerState, opening: list[Prompt], history: list, pace: Pace
-    ) -> None:
-        """All that changes in a session's life."""
-        self._seat, self._state, self._history, self._pace = seat, state, history, pace
-        self._answer: Answer | None = None  # the last reply, until something is read after it
-        self._waiting: list[Callable[[], None]] = []  # what came during a reply
-        self._opening = opening  # of this turn, not read yet
-        self._mark: Mark | None = None  # the models' memories before this turn
-        self._start = (state.fork(), list(opening), len(history))  # what goes with the mark
 
     # -------------------------------------------------------------------------------------------------------- listening
 
@@ -126,75 +112,31 @@ class Session:
         """Content as in a message: a string, or a list of text, image, audio and video parts."""
         self._take(lambda: self._listener.add(content, self._state, **self._media))
 
-    def _take(self, come: Callable[[], list[Prompt]]) -> None:
-        """Take something in, now or when the reply has ended."""
-        self._must_be_open()
-        self._settle()
-        if self._answer is not None and not self._answer.over:
-            self._waiting.append(lambda: self._send(come()))
-        else:
-            self._send(come())
-
-    def _send(self, pieces: list[Prompt], *, opens: bool = False) -> None:
-        """Have the engine read pieces; the turn's opening goes before its first one, or with `opens` at once."""
-        opens = bool(self._opening) and (opens or bool(pieces))
-        if opens:
-            pieces, self._opening = [*self._opening, *pieces], []
-        if not pieces:
-            return
-        prompt, model = join_prompts(pieces), self._engine.model
-        work: list[Callable[[], list[Reading] | None]] = [self._note] if opens else []
-        work.append(lambda: pipeline.embed(model, [prompt]))
-        if self._answer is not None and self._answer.settled:
-            self._answer = None  # from now on it is past
-        self._seat.read(work)
-
-    def _note(self) -> None:
-        """In the engine's thread, before a turn is read: the moment to come back to when something fails."""
-        self._mark = self._seat.memory.mark()
-
     # ---------------------------------------------------------------------------------------------------------- replies
 
     def respond(self, *, noise: Tensor | None = None, **changes: Any) -> AsyncIterator[Event]:
         """End the turn and answer: TextDelta, AudioChunk as they come, then Done. Work begins at the call.
 
-        `changes` replace options for this reply (greedy, seed, speech, flow_method, max_text_tokens, ...). A reply still
-        under way is interrupted first. Leaving the loop early interrupts; after interrupt() it ends without Done.
+        `changes` replace options for this reply (greedy, seed, speech, flow_method, max_text_tokens, ...); `noise` (frames,
+        mel bands) fixes the flow's start. A reply still under way is interrupted first. Leaving the loop early interrupts;
+        after interrupt() it ends without Done. ContextLimit comes first when not all fitted, or alone when no answer does.
         """
-        return self._follow_async(*self._ask(noise, changes))
+        return self._follow_async(*self._begin(noise, changes))
 
     def respond_sync(self, *, noise: Tensor | None = None, **changes: Any) -> Iterator[Event]:
         """The same for a plain `for`."""
-        return self._follow(*self._ask(noise, changes))
+        return self._follow(*self._begin(noise, changes))
 
-    def _ask(
+    def _begin(
         self, noise: Tensor | None, changes: dict[str, Any]
     ) -> tuple[list[Event], Answer | None]:
         self._must_be_open()
         options = _changed(self._options, changes)
-        if options.speech and self._voice is None:
-            raise ConfigError("speech: this session has no voice; give it one when it begins")
-        if self._answer is not None and not self._answer.over:
-            self.interrupt()
+        _check(options, self._voice)
+        self.interrupt_if_speaking()
         self._settle()
-        listener, state = self._listener, self._state
-        pieces = listener.finish(state) if state.timeline.tokens <= listener.limit else None
-        limits: list[Event] = []
-        if state.full or pieces is None:
-            limits.append(ContextLimit(tokens=state.timeline.tokens, limit=listener.limit))
-        if pieces is None:
-            return limits, None
-        self._history.append({"role": "user", "content": _content(state.parts)})
-        state.parts = []
-        self._send(pieces + listener.answer(state))
-        room = listener.answer_room(state)
-        most = min(room, options.generation.max_text_tokens)
-        options = replace(options, generation=replace(options.generation, max_text_tokens=most))
-        answer = self._answer = Answer(
-            state.timeline.fork(), room, listener.context, options.speech
-        )
-        self._seat.reply(options, answer.emit, noise=noise)
-        return limits, answer
+        self._raise_late()
+        return self._ask(options, noise)
 
     def _follow(self, limits: list[Event], answer: Answer | None) -> Iterator[Event]:
         try:
@@ -202,7 +144,7 @@ class Session:
             if answer is not None:
                 yield from answer.take(self._engine)
         finally:
-            self._part(answer)
+            self._left(answer)
 
     async def _follow_async(
         self, limits: list[Event], answer: Answer | None
@@ -214,13 +156,12 @@ class Session:
                 async for event in answer.take_async(self._engine):
                     yield event
         finally:
-            self._part(answer)
+            self._left(answer)
 
-    def _part(self, answer: Answer | None) -> None:
+    def _left(self, answer: Answer | None) -> None:
         """Whoever listened has gone."""
         if answer is not None and answer is self._answer and not self.closed:
-            if not answer.over:
-                self.interrupt()
+            self.interrupt_if_speaking()
             self._settle()
 
     def interrupt(self, *, heard_s: float | None = None) -> str:
@@ -232,91 +173,17 @@ class Session:
         """
         if heard_s is not None and not (isinstance(heard_s, int | float) and heard_s >= 0):
             raise InputError(f"heard_s: {heard_s!r}, expected seconds from 0 on")
+        self._must_be_open()
         answer = self._answer
         if answer is None or answer.error is not None:
             last = self._history[-1] if self._history else {"role": ""}
             return last["content"] if last["role"] == "assistant" else ""
-        said, late = self._seat.cancel(), answer.settled
-        answer.close()
-        begun = bool(said.token_ids) or said.thinking_done
-        tokens = list(said.token_ids)
-        if begun:
-            complete = said.thinking_done and said.speaking_done
-            tokens = self._heard(answer, tokens, heard_s, complete=complete)
-            self._seat.keep(len(tokens))
-        text = self._engine.tokenizer.decode(tokens)
-        self._said(answer, len(tokens), text, late=late)
-        if not late:
-            self._catch_up()
-        return text
+        return self._cut(answer, heard_s)
 
-    def _heard(
-        self, answer: Answer, tokens: list[int], heard_s: float | None, *, complete: bool
-    ) -> list[int]:
-        """Those tokens of a reply that were heard, or read where nothing is spoken."""
-        text = self._engine.tokenizer.decode(tokens)
-        if not answer.speech:
-            characters = answer.taken_text
-        else:
-            heard_s = answer.taken_s if heard_s is None else heard_s
-            characters = answer.spoken.characters(text, heard_s, self._pace, complete=complete)
-        if complete and characters >= len(text):
-            return tokens
-        stream, so_far, keep = self._engine.tokenizer.decode_stream(), 0, 0
-        for count, token in enumerate(tokens, 1):
-            so_far += len(stream.push(token))
-            if so_far > characters:
-                break
-            if not stream.pending:  # not in the middle of a character
-                keep = count
-        return tokens[:keep]
-
-    # ------------------------------------------------------------------------------------------------------------ turns
-
-    def _settle(self) -> None:
-        """When the reply has ended: it becomes history, and what came meanwhile is taken in."""
-        answer = self._answer
-        if answer is None or answer.settled or not answer.over:
-            return
-        if answer.error is not None:
-            self._answer = None
-            self._go_back()
-        else:
-            assert answer.done is not None
-            reply = answer.done.reply
-            if reply.finish == "stop" and answer.spoken.samples:
-                expected = sum(word_seconds(reply.text[a:b]) for a, b in words(reply.text))
-                self._pace.add(expected, answer.spoken.voiced_s())
-            self._said(answer, len(reply.token_ids), reply.text, late=False)
-        self._catch_up()
-
-    def _said(self, answer: Answer, tokens: int, text: str, *, late: bool) -> None:
-        """The assistant's turn holds `tokens`; the user's turn is open after it."""
-        fresh = replace(self._listener.init_state(), timeline=answer.timeline.fork())
-        self._opening = self._listener.replied(tokens, fresh)
-        if late:  # something of the next turn is there, but nothing was read
-            self._state.timeline = fresh.timeline
-            self._history.pop()
-        else:
-            fresh.exact, fresh.full = self._state.exact, self._state.full
-            self._state = fresh
-        self._history.append({"role": "assistant", "content": text})
-        answer.settled = True
-        start = replace(fresh.fork(), text="user\n", live=None, parts=[])
-        self._start = (start, list(self._opening), len(self._history))
-
-    def _catch_up(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        for come in waiting:
-            come()
-
-    def _go_back(self) -> None:
-        """Something failed: to the beginning of the turn, in both memories and in the history."""
-        if self._mark is not None:
-            self._seat.rewind(self._mark)
-        state, opening, turns = self._start
-        self._state, self._opening = state.fork(), list(opening)
-        del self._history[turns:]
+    def interrupt_if_speaking(self) -> None:
+        """interrupt() when a reply is under way, else nothing."""
+        if self._answer is not None and not self._answer.over:
+            self.interrupt()
 
     # ----------------------------------------------------------------------------------------------------- what is known
 
@@ -351,9 +218,8 @@ class Session:
         self._rest("fork")
         other = object.__new__(type(self))
         other.__dict__.update(self.__dict__)
-        other._sit(
-            self._seat.fork(), self._state.fork(), list(self._opening), deepcopy(self._history), replace(self._pace)
-        )  # fmt: skip
+        history, pace = deepcopy(self._history), replace(self._pace)
+        other._sit(self._seat.fork(), self._state.fork(), list(self._opening), history, pace)
         state, opening, turns = self._start
         other._mark, other._start = self._mark, (state.fork(), list(opening), turns)
         return other
@@ -385,16 +251,6 @@ class Session:
         session._mark = seat.memory.mark()
         return session
 
-    def _rest(self, what: str) -> None:
-        """Wait until all that was sent is read."""
-        self._must_be_open()
-        self._settle()
-        if self._answer is not None and not self._answer.over:
-            raise InputError(f"session: replying, expected a pause before {what}; wait for Done or interrupt()")  # fmt: skip
-        wait_for(lambda: self._seat.idle, self._engine)
-
-    closed = False
-
     def close(self) -> None:
         """Hang up; the seat is free for another."""
         if not self.closed:
@@ -403,15 +259,16 @@ class Session:
                 self._answer.close()
             self._seat.close()
 
-    def _must_be_open(self) -> None:
-        if self.closed:
-            raise InputError("session: it was closed; begin another one")
-
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+def _check(options: Options, voice: str | None) -> None:
+    if options.speech and voice is None:
+        raise ConfigError("speech: a session with voice=None cannot speak; name a voice when it begins")  # fmt: skip
 
 
 def _listener(engine: Engine, fps: float | None, frame_tokens: int | None) -> Listener:
@@ -420,18 +277,6 @@ def _listener(engine: Engine, fps: float | None, frame_tokens: int | None) -> Li
     return Listener(
         engine.tokenizer, config, fps=fps, frame_tokens=frame_tokens, reserve_tokens=reserve
     )
-
-
-def _parts(content: str | list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A message's content as parts."""
-    return [{"type": "text", "text": content}] if isinstance(content, str) else content
-
-
-def _content(parts: list[dict[str, Any]]) -> str | list[dict[str, Any]]:
-    """Parts as a message's content; text alone as a string."""
-    if all(part["type"] == "text" for part in parts):
-        return "".join(part["text"] for part in parts)
-    return parts
 
 
 def _changed(options: Options, changes: dict[str, Any]) -> Options:
@@ -459,6 +304,6 @@ def _as_pcm(pcm: Any) -> Tensor:
         array = np.array(array, np.float32)
     if not np.isfinite(array).all():
         raise InputError("pcm: holds NaN or infinity, expected finite samples")
-    if len(array) and math.fabs(float(np.abs(array).max())) > 1e4:
+    if len(array) and float(np.abs(array).max()) > 1e4:
         raise InputError("pcm: samples far outside -1..1; give integers as integers or scale them")
     return torch.from_numpy(array)
