@@ -101,19 +101,19 @@ class Speech(StreamModule):
         device=None,
         dtype=None,
         allocator=None,
-        voice: Voice | Sequence[Voice],
+        voice: Voice | Timbre | Sequence[Voice | Timbre],
         seed: int | Sequence[int] = 0,
         noise: Tensor | None = None,
     ) -> SpeechState:
-        """A fresh stream of `batch` rows, each with its voice and seed; memory lies where the weights are.
+        """A fresh stream of `batch` rows, each with its voice (primed or not) and seed; memory lies where the weights are.
 
         The noise of mel frame f is row f of what the seed draws (the same as offline), or of `noise` (F, M) or (B, F, M).
         InputError for a voice or noise that does not fit.
         """
-        voices = [voice] * batch if isinstance(voice, Voice) else list(voice)
+        voices = [voice] * batch if isinstance(voice, (Voice, Timbre)) else list(voice)
         seeds = [seed] * batch if isinstance(seed, int) else list(seed)
         assert len(voices) == len(seeds) == batch, f"{len(voices)} voices, {len(seeds)} seeds, {batch} rows"  # fmt: skip
-        primed = {id(v): self.dit.prime(v) for v in voices}
+        primed = {id(v): v if isinstance(v, Timbre) else self.dit.prime(v) for v in voices}
         bands, generator = self.config.dit.num_mels, None
         if noise is None:
             noise = torch.zeros(batch, 0, bands)

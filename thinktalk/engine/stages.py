@@ -19,6 +19,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from thinktalk.code2wav.dit import Timbre
 from thinktalk.code2wav.speaker import Voice
 from thinktalk.code2wav.streaming import Speech, Windows
 from thinktalk.engine.drawing import Choice, Drawing
@@ -36,6 +37,7 @@ from thinktalk.weights.hf import OmniModel
 __all__ = ["ContextFull", "Stages"]
 
 NOT_FINITE = "reply: the model's numbers are not finite any more; begin again from an earlier turn"
+MANY_VOICES = 64  # voices that are kept at hand
 MANY_WALKS = 8  # ways of making sound that are kept at hand
 
 
@@ -52,6 +54,7 @@ class Stages:
         self.can_speak = None not in (model.talker, model.dit, model.vocoder)
         self.windows = windows or Windows()
         self._speeches: dict[Windows, Speech] = {}
+        self._timbres: dict[str, tuple[Voice, Timbre]] = {}
         self.thinker, self.talker = model.thinker, model.talker
         ids = model.config.thinker.ids
         self.text_ends = (ids.im_end, ids.pad)
@@ -60,6 +63,8 @@ class Stages:
         if model.talker is not None:
             config = model.talker.talker_config
             self.code_ends = (config.codec_pad, config.codec_eos)
+            if self.can_speak:  # the walk most replies take is made before anybody waits for it
+                self.speech(Options(generation=model.config.generation))
             self.talkers, self.code_drawing = RowPool(model.talker), Drawing()
 
     @property
@@ -82,6 +87,7 @@ class Stages:
         feed = None
         if voice is not None:
             assert self.talker is not None
+            self.timbre(voice)
             feed = TalkerFeed.start(self.talker, self.thinker.embed, voice_token=voice.bos_token)
         return SeatState(
             thinker=self.thinker.init_state(1),
@@ -215,8 +221,9 @@ class Stages:
             sampler, config.talker.decoder.vocab_size, seed=options.seed, seen=marks, device=opening.embeds.device
         )  # fmt: skip
         reply.speech = self.speech(options)
+        timbre = self.timbre(reply.voice)
         reply.spoken = reply.speech.init_state(
-            1, voice=reply.voice, seed=options.seed, noise=reply.noise
+            1, voice=timbre, seed=options.seed, noise=reply.noise
         )
         reply.wanted = reply.speech.wants(reply.spoken)
         hidden = talker.step(opening, state.talker)[:, -1]
@@ -268,6 +275,15 @@ class Stages:
                 self.model.dit, self.model.vocoder, self.model.config.code2wav, windows=windows
             )
         return self._speeches[windows]
+
+    def timbre(self, voice: Voice) -> Timbre:
+        """What a voice adds to every frame; heard once, before anybody waits for it. InputError if it does not fit."""
+        if voice.name not in self._timbres or self._timbres[voice.name][0] is not voice:
+            if len(self._timbres) >= MANY_VOICES:
+                self._timbres.pop(next(iter(self._timbres)))
+            with torch.inference_mode():
+                self._timbres[voice.name] = voice, self.model.dit.prime(voice)
+        return self._timbres[voice.name][1]
 
     def sound(self, replies: Sequence[Replying]) -> list[Exception | None]:
         """The next stretch of sound of each reply, all made the same way; gives the error of each."""
