@@ -23,8 +23,16 @@ from thinktalk.weights.tokenizer import build_tokenizer
 MAX_TEXT, MAX_CODES = 8, 20
 
 
+MAX_POSITIONS = 2048
+
+
+def omni(max_positions: int = MAX_POSITIONS) -> tuple[OmniModel, Tokenizer]:
+    """One model for all tests of a context."""
+    return _made(max_positions)
+
+
 @cache
-def omni(max_positions: int = 2048) -> tuple[OmniModel, Tokenizer]:
+def _made(max_positions: int) -> tuple[OmniModel, Tokenizer]:
     """Thinker, Talker and encoders in float64: equal ids then mean equal computation, not luck."""
     config = cfg.tiny()
     visual = replace(config.visual, video_min_tokens=4, video_max_tokens=12)
@@ -45,7 +53,7 @@ def omni(max_positions: int = 2048) -> tuple[OmniModel, Tokenizer]:
     return model, tokenizer
 
 
-def engine(max_positions: int = 2048, **options) -> Engine:
+def engine(max_positions: int = MAX_POSITIONS, **options) -> Engine:
     return Engine(*omni(max_positions), **options)
 
 

@@ -47,8 +47,13 @@ class Dialogue:
         self._waiting: list[Callable[[], None]] = []  # what came during a reply
         self._error: ThinktalkError | None = None  # of what came during a reply
         self._opening = opening  # of this turn, not read yet
-        self._mark: Mark | None = None  # the models' memories before this turn
-        self._start = (state.fork(), list(opening), len(history))  # what goes with the mark
+        self._begin_turn(state)
+
+    def _begin_turn(self, state: ListenerState) -> None:
+        """Remember this moment, to come back to when something fails; the memories' mark is set before they read more."""
+        self._start = (state.fork(), list(self._opening), len(self._history))
+        self._mark: Mark | None = None
+        self._marked = False
 
     # ------------------------------------------------------------------------------------------------------- coming in
 
@@ -69,20 +74,20 @@ class Dialogue:
 
     def _send(self, pieces: list[Prompt], *, opens: bool = False) -> None:
         """Have the engine read pieces; the turn's opening goes before its first one, or with `opens` at once."""
-        opens = bool(self._opening) and (opens or bool(pieces))
-        if opens:
+        if opens or pieces:
             pieces, self._opening = [*self._opening, *pieces], []
         if not pieces:
             return
         prompt, model = join_prompts(pieces), self._engine.model
-        work: list[Callable[[], list[Reading] | None]] = [self._note] if opens else []
+        work: list[Callable[[], list[Reading] | None]] = [] if self._marked else [self._note]
+        self._marked = True
         work.append(lambda: pipeline.embed(model, [prompt]))
         if self._answer is not None and self._answer.settled:
             self._answer = None  # from now on it is past
         self._seat.read(work)
 
     def _note(self) -> None:
-        """In the engine's thread, before a turn is read: the moment to come back to when something fails."""
+        """In the engine's thread, before any of the turn is read."""
         self._mark = self._seat.memory.mark()
 
     def _raise_late(self) -> None:
@@ -140,7 +145,7 @@ class Dialogue:
         if answer.settled:
             self._history.pop()
         self._history.append({"role": "assistant", "content": text})
-        self._start = (fresh.fork(), list(self._opening), len(self._history))
+        self._begin_turn(fresh)
         if answer.settled and self._state.role:  # something of the next turn came, nothing was read
             self._opening += self._listener.begin("user", fresh)
             self._state.timeline = fresh.timeline

@@ -221,7 +221,8 @@ class Session(Dialogue):
         history, pace = deepcopy(self._history), replace(self._pace)
         other._sit(self._seat.fork(), self._state.fork(), list(self._opening), history, pace)
         state, opening, turns = self._start
-        other._mark, other._start = self._mark, (state.fork(), list(opening), turns)
+        other._start = (state.fork(), list(opening), turns)
+        other._mark, other._marked = self._mark, self._marked
         return other
 
     def save(self, path: str | PathLike[str]) -> None:
@@ -248,7 +249,7 @@ class Session(Dialogue):
         session._listener = _listener(engine, record.fps, record.frame_tokens)
         seat = revive(record, engine)
         session._sit(seat, record.state, record.opening, json.loads(record.history), record.pace)
-        session._mark = seat.memory.mark()
+        session._mark, session._marked = seat.memory.mark(), True
         return session
 
     def close(self) -> None:
