@@ -13,7 +13,12 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
+
+# Idle OpenMP threads that spin cost 10 to 28 times on a machine with other work (docs/performance.md). The library reads this
+# once, when torch is loaded: so it stands before the first import, and does nothing where torch is loaded already.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from thinktalk.errors import ConfigError, InputError, ThinktalkError, WeightsError
 from thinktalk.events import AudioChunk, Done, Event, Reply, TextDelta

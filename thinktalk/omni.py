@@ -17,9 +17,12 @@ import torch
 from torch import Tensor
 
 from thinktalk import pipeline
+from thinktalk.code2wav.speaker import Voice
 from thinktalk.config import OmniConfig
+from thinktalk.engine.engine import Engine
+from thinktalk.engine.session import Session
 from thinktalk.errors import ConfigError, InputError, WeightsError
-from thinktalk.events import AudioChunk, Done, Event, Reply, TextDelta
+from thinktalk.events import Event, Reply
 from thinktalk.prompt import Prompt, Tokenizer, build_prompt
 from thinktalk.weights.hf import OmniModel
 from thinktalk.weights.hf import load as load_weights
@@ -111,10 +114,11 @@ def check_device(device: str | torch.device) -> None:
 
 
 class Omni:
-    """A loaded model: chat, chat_batch, stream, transcribe, say, code2wav."""
+    """A loaded model: chat, chat_batch, stream, session, transcribe, say, code2wav."""
 
     def __init__(self, model: OmniModel, tokenizer: Tokenizer, *, directory: Path | None = None):
         self.model, self.tokenizer, self.directory = model, tokenizer, directory
+        self._engine: Engine | None = None
 
     @property
     def config(self) -> OmniConfig:
@@ -163,31 +167,47 @@ class Omni:
         prepare_ms = (time.perf_counter() - start) * 1e3
         return _timed(_finish(request.answer(prompts, noise=noise)), prepare_ms)
 
+    @property
+    def engine(self) -> Engine:
+        """The streaming engine over this model, made when first used; `omni.engine.start()` gives it a thread of its own."""
+        if self._engine is None:
+            self._engine = Engine(self.model, self.tokenizer)
+        return self._engine
+
     def stream(
         self, messages: Sequence[Mapping[str, Any]], *, noise: Tensor | None = None, **options: Any
     ) -> Iterator[Event]:
-        """The same answer as events: TextDelta as the words come, then AudioChunk, then Done. Options as `chat`."""
+        """One answer as it is made: TextDelta and AudioChunk as they come, then Done(reply). Options as `chat`.
+
+        Text and codes are those of `chat`; the sound is made window by window (docs/streaming.md), so that it begins long
+        before the text ends. Leaving the loop early stops the work. Errors: as `chat`, and Busy.
+        """
         request = self._request(**options)
-        start = time.perf_counter()
-        prompt = request.prompt(messages)
-        prepare_ms = (time.perf_counter() - start) * 1e3
-        answering = request.answer([prompt], noise=None if noise is None else [noise])
-        decoder = self.tokenizer.decode_stream()
-        while True:
-            try:
-                (token,) = next(answering)
-            except StopIteration as stop:
-                (reply,) = _timed(stop.value, prepare_ms)
-                break
-            piece = decoder.push(token) if token is not None else ""
-            if piece:
-                yield TextDelta(text=piece, at_s=time.perf_counter() - start)
-        if piece := decoder.flush():
-            yield TextDelta(text=piece, at_s=time.perf_counter() - start)
-        if reply.audio is not None and len(reply.audio):
-            at_s = time.perf_counter() - start
-            yield AudioChunk(pcm=reply.audio, start_s=0.0, at_s=at_s, sample_rate=reply.sample_rate)
-        yield Done(reply=reply)
+        session = Session(
+            self.engine, voice=request.voice_name, options=request.options, messages=messages, **request.media
+        )  # fmt: skip
+        with session:
+            yield from session.respond_sync(noise=noise)
+
+    def session(
+        self,
+        *,
+        system: str | None = None,
+        messages: Sequence[Mapping[str, Any]] | None = None,
+        fps: float | None = None,
+        frame_tokens: int | None = None,
+        **options: Any,
+    ) -> Session:
+        """A conversation that listens while you speak: hear, see, text, respond, interrupt (docs/conversation.md).
+
+        `system` replaces the default system prompt, `messages` is a conversation so far; `fps` and `frame_tokens` fix how see()
+        samples. Options as `chat`, for every reply. Errors: ConfigError, InputError, Busy.
+        """
+        request = self._request(**options)
+        return Session(
+            self.engine, voice=request.voice_name, options=request.options, system=system, messages=messages,
+            fps=fps, frame_tokens=frame_tokens, **request.media,
+        )  # fmt: skip
 
     def transcribe(
         self, audio: Any, *, max_text_tokens: int | None = None, allow_urls: bool = False
@@ -270,16 +290,25 @@ class Omni:
         options = pipeline.Options(
             generation=generation, greedy=greedy, seed=seed, speech=speech, flow_method=flow_method
         )
-        chosen = find_voice(self.model.voices, voice) if speech else None
+        if speech:
+            find_voice(self.model.voices, voice)
         media = {"allow_urls": allow_urls, "use_audio_in_video": use_audio_in_video}
-        return _Request(self, options, chosen, media)
+        return _Request(self, options, voice if speech else None, media)
 
 
 class _Request:
     """Checked options of one call."""
 
-    def __init__(self, omni: Omni, options: pipeline.Options, voice: Any, media: dict[str, Any]):
-        self.omni, self.options, self.voice, self.media = omni, options, voice, media
+    def __init__(
+        self, omni: Omni, options: pipeline.Options, voice: str | None, media: dict[str, Any]
+    ):
+        self.omni, self.options, self.voice_name, self.media = omni, options, voice, media
+
+    @property
+    def voice(self) -> Voice:
+        """The voice that speaks."""
+        assert self.voice_name is not None
+        return find_voice(self.omni.model.voices, self.voice_name)
 
     def prompt(self, messages: Sequence[Mapping[str, Any]]) -> Prompt:
         omni = self.omni
@@ -294,7 +323,7 @@ class _Request:
 
     def answer(self, prompts: list[Prompt], **more: Any):
         omni = self.omni
-        voices = [self.voice] * len(prompts) if self.voice is not None else []
+        voices = [self.voice] * len(prompts) if self.options.speech else []
         return pipeline.answer(
             omni.model, omni.tokenizer, prompts, self.options, voices=voices, **more
         )

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from thinktalk.cli import options
+from thinktalk.cli.speaking import follow
 from thinktalk.errors import ThinktalkError
+from thinktalk.events import AudioChunk, Done, Event, Reply, TextDelta
+
+if TYPE_CHECKING:
+    from thinktalk.omni import Omni
 
 __all__ = ["add_arguments", "run"]
 
@@ -39,6 +46,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="let --audio, --image and --video be http(s) addresses",
     )
+    parser.add_argument(
+        "--play",
+        action="store_true",
+        help="play the speech as it comes (aplay, paplay, pw-play, play or ffplay)",
+    )
+    parser.add_argument(
+        "--whole",
+        action="store_true",
+        help="make the speech in one piece at the end, exactly as the reference does",
+    )
     options.add_generation(parser)
 
 
@@ -50,12 +67,44 @@ def run(args: argparse.Namespace) -> int:
         return converse(args, system)
     omni = options.load_model(args, speech=not args.no_speech)
     messages = [*system, {"role": "user", "content": content}]
-    reply = omni.chat(
-        messages, speech=not args.no_speech, allow_urls=args.allow_urls, **options.generation(args)
+    answer(omni, messages, args, out=args.out or "answer.wav", allow_urls=args.allow_urls)
+    return 0
+
+
+def answer(
+    omni: Omni,
+    messages: list[dict],
+    args: argparse.Namespace,
+    *,
+    out: str,
+    allow_urls: bool = False,
+) -> Reply:
+    """One answer, printed and written as it comes; with --whole when it is complete."""
+    speech = not args.no_speech
+    asked = {"speech": speech, "allow_urls": allow_urls, **options.generation(args)}
+    if args.whole:
+        reply = omni.chat(messages, **asked)
+        events: Iterator[Event] = whole(reply)
+    else:
+        events = omni.stream(messages, **asked)
+    rate = omni.config.code2wav.sample_rate if speech and omni.config.code2wav else 24_000
+    reply = follow(
+        events,
+        out=out if speech else None,
+        play=args.play and speech,
+        quiet=args.json,
+        sample_rate=rate,
     )
-    if reply.audio is not None and args.out is None:
-        args.out = "answer.wav"
-    return options.finish(reply, args)
+    options.report(reply, out if speech else None, json_wanted=args.json)
+    return reply
+
+
+def whole(reply: Reply) -> Iterator[Event]:
+    """A finished reply as events."""
+    yield TextDelta(text=reply.text, at_s=0.0)
+    if reply.audio is not None:
+        yield AudioChunk(pcm=reply.audio, start_s=0.0, at_s=0.0, sample_rate=reply.sample_rate)
+    yield Done(reply=reply)
 
 
 def user_content(args: argparse.Namespace) -> list[dict]:
@@ -86,19 +135,18 @@ def converse(args: argparse.Namespace, history: list[dict]) -> int:
         line = sys.stdin.readline()
         if not line.strip():
             return 0
+        out = Path(args.out or "answer.wav")
         try:
             message = {"role": "user", "content": parse_line(line)}
-            reply = omni.chat(
-                [*history, message], speech=not args.no_speech, **options.generation(args)
+            numbered = str(out.with_stem(f"{out.stem}-{turn + 1}"))
+            reply = answer(
+                omni, [*history, message], args, out=numbered, allow_urls=args.allow_urls
             )
         except ThinktalkError as error:  # a wrong attachment must not end the conversation
             print(f"thinktalk: {error}", file=sys.stderr)
             continue
         turn += 1
         history += [message, {"role": "assistant", "content": reply.text}]
-        out = Path(args.out or "answer.wav")
-        turn_args = argparse.Namespace(json=args.json, out=str(out.with_stem(f"{out.stem}-{turn}")))
-        options.finish(reply, turn_args)
 
 
 _KINDS = {

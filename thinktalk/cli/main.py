@@ -36,8 +36,6 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
-    # Idle OpenMP threads that spin cost 10 to 28 times on a machine with other work (docs/performance.md).
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     arguments = list(sys.argv[1:] if argv is None else argv)
     parser = _Parser(
         prog="thinktalk", description="An omni model: it reads, hears, sees, writes and speaks."

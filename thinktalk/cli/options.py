@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from thinktalk.events import Reply
     from thinktalk.omni import Omni
 
-__all__ = ["add_generation", "add_model", "finish", "generation", "load_model"]
+__all__ = ["add_generation", "add_model", "check_out", "finish", "generation", "load_model", "report"]
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
@@ -111,13 +111,18 @@ def finish(reply: Reply, args: argparse.Namespace) -> int:
 
         path = str(args.out)
         write_wav(path, reply.audio, reply.sample_rate)
-    if args.json:
-        print(json.dumps(as_json(reply, path), ensure_ascii=False))
-    else:
+    if not args.json:
         print(reply.text)
-        if path is not None:
-            print(f"{reply.seconds:.2f} s of speech in {path}", file=sys.stderr)
+    report(reply, path, json_wanted=args.json)
     return 0
+
+
+def report(reply: Reply, path: str | None, *, json_wanted: bool) -> None:
+    """What is said of a reply when it is complete: its JSON, or where the sound is."""
+    if json_wanted:
+        print(json.dumps(as_json(reply, path), ensure_ascii=False))
+    elif path is not None:
+        print(f"{reply.seconds:.2f} s of speech in {path}", file=sys.stderr)
 
 
 def as_json(reply: Reply, path: str | None) -> dict:

@@ -12,8 +12,9 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import soundfile
@@ -29,7 +30,7 @@ from thinktalk.media.container import (
 )
 from thinktalk.media.fetch import describe, one_line, open_source, open_stream
 
-__all__ = ["MAX_SECONDS", "MIN_SECONDS", "load_audio", "write_wav"]
+__all__ = ["MAX_SECONDS", "MIN_SECONDS", "WaveWriter", "load_audio", "write_wav"]
 
 MAX_SECONDS = 3600.0
 """Longest sound read by default; the Thinker's context of 32768 tokens holds 1310 s."""
@@ -80,25 +81,60 @@ def write_wav(path: str | os.PathLike[str], samples: np.ndarray | torch.Tensor, 
 
     Raises InputError when the place cannot be written.
     """
-    path = Path(path)
-    if isinstance(samples, torch.Tensor):
-        samples = samples.detach().cpu().float().numpy()
-    assert samples.ndim == 1, f"expected mono (S,), got {samples.shape}"
-    pcm = np.clip(np.rint(samples * 32767.0), -32768, 32767).astype(np.int16)
-    try:
-        if path.exists() and not stat.S_ISREG(path.stat().st_mode):
-            raise OSError("not a regular file")
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with WaveWriter(path, rate) as wave:
+        wave.write(samples)
+
+
+class WaveWriter:
+    """A 16-bit mono WAV written piece by piece; the file appears whole at the end of `with`, or not at all.
+
+    Raises InputError when the place cannot be written.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], rate: int):
+        self.path, self.rate = Path(path), rate
+        self.part = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
+
+    def __enter__(self) -> Self:
+        with self._explained():
+            if self.path.exists() and not stat.S_ISREG(self.path.stat().st_mode):
+                raise OSError("not a regular file")
+            self._file = self.part.open("w+b")
+            self._wave = soundfile.SoundFile(
+                self._file, "w", self.rate, 1, format="WAV", subtype="PCM_16"
+            )
+        return self
+
+    def write(self, samples: np.ndarray | torch.Tensor) -> None:
+        """Float samples (S,) in -1..1."""
+        if isinstance(samples, torch.Tensor):
+            samples = samples.detach().cpu().float().numpy()
+        assert samples.ndim == 1, f"expected mono (S,), got {samples.shape}"
+        with self._explained():
+            self._wave.write(np.clip(np.rint(samples * 32767.0), -32768, 32767).astype(np.int16))
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
-            with part.open("wb") as file:
-                soundfile.write(file, pcm, rate, format="WAV", subtype="PCM_16")
-            part.replace(path)
+            with self._explained():
+                self._wave.close()
+                self._file.close()
+                if kind is None:
+                    self.part.replace(self.path)
         finally:
-            with contextlib.suppress(OSError):
-                part.unlink(missing_ok=True)
-    except (OSError, ValueError, soundfile.SoundFileError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise InputError(f"{describe(path)}: cannot be written ({one_line(reason)}); choose another place") from None  # fmt: skip
+            self._drop()
+
+    def _drop(self) -> None:
+        with contextlib.suppress(OSError):
+            self.part.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError, soundfile.SoundFileError) as error:
+            self._drop()
+            reason = getattr(error, "strerror", None) or str(error)
+            raise InputError(f"{describe(self.path)}: cannot be written ({one_line(reason)}); choose another place") from None  # fmt: skip
 
 
 # -------------------------------------------------------------------------------------------------------------- arrays
