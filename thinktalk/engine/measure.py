@@ -45,6 +45,7 @@ class Question:
     """What is asked, and how long an answer may be."""
 
     text: str = "Tell me a story about the sea, and take your time."
+    """Written after what is heard; empty when the sound asks."""
     sound: np.ndarray | None = None
     """Heard before the text: float32 mono at 16 kHz."""
     seconds: float = 5.0
@@ -113,7 +114,8 @@ def latency(engine: Engine, question: Question, *, turns: int = 5) -> Waits:
     for _ in range(turns + 1):
         with _session(engine, question) as session:
             heard.append(_listen(session, engine, question))
-            session.text(question.text)
+            if question.text:
+                session.text(question.text)
             replies.append(_answer(session))
     sound_s = 0.0 if question.sound is None else len(question.sound) / HEARD_PER_S
     listening = None if not sound_s else statistics.median(heard[1:]) / sound_s
@@ -128,13 +130,13 @@ def _listen(session: Session, engine: Engine, question: Question) -> float:
     wait_for(_idle(engine), engine)
     pieces = () if question.sound is None else range(0, len(question.sound), PIECE)
     for start in pieces:
-        began = time.perf_counter()
+        began = engine.clock()
         session.hear(question.sound[start : start + PIECE])
         if start + PIECE < len(
             question.sound
         ):  # the last piece and the end of the turn come together
             wait_for(_idle(engine), engine)
-        worked += time.perf_counter() - began
+        worked += engine.clock() - began
     return worked
 
 
@@ -219,7 +221,8 @@ def load(engine: Engine, question: Question, *, sessions: int = 8, spread_s: flo
     with engine:
         for session in talkers:
             _listen(session, engine, question)
-            session.text(question.text)
+            if question.text:
+                session.text(question.text)
         wait_for(_idle(engine), engine)
         start = time.perf_counter()
         answers = []
