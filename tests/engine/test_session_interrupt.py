@@ -64,7 +64,7 @@ def test_at_every_step_the_next_turn_is_as_if_the_rest_was_never_said():
     reply, steps = whole_reply(), total_steps()
     _, tokenizer = omni()
     lengths = set()
-    for step in range(0, steps + 1, 2):
+    for step in range(0, steps + 1, 3):
         for heard_s in (0.0, 0.17):
             session, kept, tokens, ours = interrupted(step, heard_s)
             script = Script().turn("user", speech(2.2)).turn("assistant", [])
