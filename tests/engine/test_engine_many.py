@@ -178,7 +178,7 @@ def test_who_runs_dry_first_goes_first() -> None:
         reply.sounding = True
     unit = next_unit(engine._busy, now)
     assert unit.stage is Stage.SOUND and unit.seats == [seats[1], seats[0], seats[2]]
-    assert next_unit(engine._busy, now, most_windows=1).seats == [seats[1]]
+    assert next_unit(engine._busy, now, most_blocks=1).seats == [seats[1]]
     # one who is about to run dry goes before one who has waited for long
     late = engine.open(voice=None)
     late.read(text_reading(random_ids(0, 900)))

@@ -69,8 +69,8 @@ def rig_tokenizer() -> Tokenizer:
 
 def make_engine(model: OmniModel | None = None, **options) -> Engine:
     """An engine with small windows; work in the caller's thread with run()."""
-    options = {"windows": Windows(groups=(1, 2)), "max_bytes": 1 << 40, **options}
-    return Engine(model or rig_model(), rig_tokenizer(), **options)
+    few = {"windows": Windows(groups=(1, 2)), "max_bytes": 1 << 40, "most_blocks": 20}
+    return Engine(model or rig_model(), rig_tokenizer(), **{**few, **options})
 
 
 def make_options(

@@ -54,16 +54,20 @@ class Engine:
         max_load: float | None = None,
         windows: Windows | None = None,
         prefill_chunk: int = 256,
+        most_blocks: int | None = None,
         clock: Callable[[], float] = time.monotonic,
     ):
         """max_sessions, max_bytes (of keys and values; None: half of what is free), max_load (seconds of work each second
         beyond which no new speaker is let in; None: no limit) decide who is let in. `windows` is how codes become sound
-        (code2wav.streaming.Windows). `prefill_chunk`: tokens of prompt a unit of work reads.
+        (code2wav.streaming.Windows). `prefill_chunk`: tokens of prompt a unit of work reads. `most_blocks`: blocks of
+        sound that several replies' windows may have in one unit; None: 8 on a CPU, which is busy with that many, else 256.
         """
         if prefill_chunk < 1:
             raise ConfigError(f"prefill_chunk {prefill_chunk}: expected 1 token or more")
         self.model, self.tokenizer, self.clock = model, tokenizer, clock
         self.prefill_chunk = prefill_chunk
+        on_cpu = model.dit is None or model.dit.input.weight.device.type == "cpu"
+        self.most_blocks = most_blocks or (8 if on_cpu else 256)
         self.stages = Stages(model, tokenizer, windows=windows)
         self.seats: list[Seat] = []
         self.costs = Costs()
@@ -121,7 +125,7 @@ class Engine:
         """Do one unit of work; False when there is none."""
         self._grant()
         now = self.clock()
-        unit = next_unit(self._busy, now, guard_s=self._guard())
+        unit = next_unit(self._busy, now, guard_s=self._guard(), most_blocks=self.most_blocks)
         if unit is None:
             self._busy.clear()
             self.stages.rest()

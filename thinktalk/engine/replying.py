@@ -146,6 +146,13 @@ class Replying:
         return self.ledger.dry_at
 
     @property
+    def blocks(self) -> int:
+        """Blocks that its next window computes."""
+        assert self.speech is not None and self.spoken is not None
+        start, stop = self.speech.windows.computed(self.spoken.window)
+        return stop - start
+
+    @property
     def due(self) -> float:
         """When its next sound or word should be there."""
         if self.speaking:

@@ -28,7 +28,7 @@ class Unit(NamedTuple):
 
 
 def next_unit(
-    seats: Iterable[Seat], now: float, *, guard_s: float = 0.2, most_windows: int = 8
+    seats: Iterable[Seat], now: float, *, guard_s: float = 0.2, most_blocks: int = 256
 ) -> Unit | None:
     """The next unit; None when nothing can be done. `guard_s`: how close to running dry is close."""
     best: Seat | None = None
@@ -45,7 +45,7 @@ def next_unit(
         return None
     if stage not in TOGETHER:
         return Unit(stage, [best])
-    return Unit(stage, company(best, seats, stage, most_windows))
+    return Unit(stage, company(best, seats, stage, most_blocks))
 
 
 def _class(seat: Seat, stage: Stage, is_close: bool) -> int:
@@ -60,15 +60,19 @@ def _class(seat: Seat, stage: Stage, is_close: bool) -> int:
     return 1 if stage in (Stage.BEGIN, Stage.OPEN) else 2
 
 
-def company(best: Seat, seats: Iterable[Seat], stage: Stage, most_windows: int) -> list[Seat]:
+def company(best: Seat, seats: Iterable[Seat], stage: Stage, most_blocks: int) -> list[Seat]:
     """All who can take part in the step that `best` needs, `best` among them."""
     first = best.replying
     assert first is not None
     able = [s for s in seats if s.replying is not None and s.replying.can(stage)]
-    if stage is Stage.SOUND:  # a window of its own size each: the most urgent ones
+    if stage is Stage.SOUND:  # the most urgent ones, as long as there is something to win by it
         able = [s for s in able if s.replying.speech is first.speech]
         able.sort(key=lambda s: s.replying.due)
-        return able[:most_windows]
+        blocks, count = 0, 0
+        while count < len(able) and (count == 0 or blocks < most_blocks):
+            blocks += able[count].replying.blocks
+            count += 1
+        return able[: max(1, count - (blocks > most_blocks))]
     row = "text_row" if stage is Stage.THINK else "code_row"
     lane = getattr(first, row).lane
     together = [s for s in able if getattr(s.replying, row).lane is lane]
@@ -109,19 +113,20 @@ class Costs:
 
     def __init__(self) -> None:
         self.steps = {stage: Cost() for stage in Stage}
-        self.tokens_a_code = Cost()
-        self.sound_a_second = Cost()  # seconds of work a second of sound
+        self.sound_s = self.sound_work_s = 0.0  # fading: sound made, and what making it took
         self.longest = 0.0  # a unit of work, fading
 
     def add(self, stage: Stage, n: int, seconds: float, sound_s: float = 0.0) -> None:
         """A unit of work over n conversations took so long and gave so much sound."""
         self.steps[stage].add(n, seconds)
         self.longest = max(seconds, 0.95 * self.longest)
-        if sound_s:
-            self.sound_a_second.add(1, seconds / sound_s)
+        if stage is Stage.SOUND:  # the first windows give little or nothing, and cost
+            self.sound_s = Cost.FADE * self.sound_s + sound_s
+            self.sound_work_s = Cost.FADE * self.sound_work_s + seconds
 
     def load(self, speakers: int, codes_per_second: float) -> float:
         """Seconds of work each second if so many spoke at once; 0 while nothing was measured."""
         talk, think = self.steps[Stage.TALK].of(speakers), self.steps[Stage.THINK].of(speakers)
         # lock-step: never more tokens than codes; most replies write a third as many
-        return codes_per_second * (talk + think / 3) + speakers * self.sound_a_second.of(1)
+        sound = self.sound_work_s / self.sound_s if self.sound_s else 0.0
+        return codes_per_second * (talk + think / 3) + speakers * sound
