@@ -15,7 +15,7 @@ from session_house import (
     speech,
 )
 
-from thinktalk.engine.alignment import Pace, Spoken, word_seconds, words
+from thinktalk.engine.alignment import Pace, Spoken, anchored, warped, word_seconds, words
 from thinktalk.engine.session import Session
 from thinktalk.events import AudioChunk, Done, TextDelta
 
@@ -223,3 +223,29 @@ def test_silence_and_empty_text():
     assert spoken.characters("Hello", 0.5, Pace(), complete=True) == 0
     assert spoken.characters("Hello", 1.0, Pace(), complete=True) == 5
     assert spoken.characters("", 0.5, Pace(), complete=False) == 0
+
+
+def test_pauses_find_their_stops():
+    """Two of three pauses are at commas, one is a hesitation; the voice is a tenth faster than thought."""
+    stops, speed = [2.0, 5.0, 9.0], 1.0
+    pauses = [1.8, 3.1, 4.5, 8.1]
+    assert anchored(pauses, stops, speed) == [(1.8, 2.0), (4.5, 5.0), (8.1, 9.0)]
+    assert anchored([], stops, speed) == anchored(pauses, [], speed) == []
+    anchors = [(0.0, 0.0), (1.8, 2.0), (4.5, 5.0)]
+    assert warped(3.15, anchors, speed) == pytest.approx(3.5)
+    assert warped(5.5, anchors, speed) == pytest.approx(6.0)
+
+
+def test_drift_ends_at_a_pause():
+    """A voice that slows down: without its pauses the estimate would run ahead of it."""
+    first, second = "one two three four five six seven eight nine ten,", " one two three four."
+    fast, rate, _ = spoken_as(first, speed=1.2, pause_s=0.02)
+    slow, _, ends = spoken_as(second, speed=0.8, pause_s=0.02)
+    gap = np.zeros(round(0.4 * rate), np.float32)
+    spoken = Spoken()
+    spoken.add(np.concatenate([fast, gap, slow]), rate)
+    base_s = (len(fast) + len(gap)) / rate
+    text = first + second
+    for (_, stop), end_s in list(zip(words(second), ends, strict=True))[:2]:
+        heard = spoken.characters(text, base_s + end_s + 0.15, Pace(), complete=False)
+        assert heard == len(first) + stop

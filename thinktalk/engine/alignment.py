@@ -2,7 +2,8 @@
 
     text    -> words, each with the seconds it takes to say        (a model of its letters)
     sound   -> level every 10 ms -> which moments are voiced       (silence takes no words)
-    word i is spoken when the voiced time so far reaches the seconds of words 0 .. i, at this voice's pace
+    pauses  -> the commas and full stops they belong to            (the best chain of pairs)
+    word i is spoken when the voiced time since the last pair reaches the seconds of the words since then, at this voice's pace
 
 The Talker says codes and never which word they belong to, so this is an estimate; docs/conversation.md has its measured
 error. When the sound is whole, its end is the text's end and the pace follows from it. Before that the pace is that of the
@@ -14,10 +15,11 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
-__all__ = ["Pace", "Spoken", "word_seconds", "words"]
+__all__ = ["Pace", "Spoken", "anchored", "warped", "word_seconds", "words"]
 
 FRAME_S = 0.01
 SILENCE_BELOW = 10 ** (-40 / 20)
@@ -26,6 +28,13 @@ SILENCE_BELOW = 10 ** (-40 / 20)
 VOWELS_S, CONSONANT_S = 0.079, 0.068
 SLACK_S = 0.02
 """A word was heard when all but this of it was: levels are known by frames of 10 ms."""
+PAUSE_S = 0.15
+"""A silence as long as this may be a comma or a full stop."""
+STRAIN = 0.3
+"""Voice between two pauses that is off its expected length by e ** 0.3 costs as much as a pair of them earns."""
+STOPS = set(".,!?;:…—。，！？；：、")
+REACH = 8
+"""Pauses and stops in a row that may go unpaired."""
 WIDE_S = 0.2
 """A Chinese, Japanese or Korean character: about five a second."""
 PACE_PRIOR_S = 5.0
@@ -111,17 +120,30 @@ class Spoken:
         self.levels.append(np.sqrt(np.square(pcm[:whole].reshape(-1, frame)).mean(1)))
         self.rest = pcm[whole:]
 
+    def _voiced(self) -> np.ndarray:
+        """Which frames of 10 ms are not silent."""
+        levels = np.concatenate(self.levels) if self.levels else np.zeros(0)
+        return levels > levels.max(initial=0.0) * SILENCE_BELOW
+
     def voiced_s(self, until_s: float = math.inf) -> float:
         """Seconds of voice before a moment."""
-        levels = np.concatenate(self.levels) if self.levels else np.zeros(0)
-        if not len(levels):
+        voiced = self._voiced()
+        if not len(voiced):
             return min(until_s, self.seconds)
-        voiced = levels > levels.max() * SILENCE_BELOW
         frames = until_s / FRAME_S
         if frames >= len(voiced):
             return float(voiced.sum()) * FRAME_S
         whole = int(frames)
         return (float(voiced[:whole].sum()) + (frames - whole) * bool(voiced[whole])) * FRAME_S
+
+    def pauses_s(self) -> list[float]:
+        """Seconds of voice before each pause between voices."""
+        voiced = self._voiced()
+        edges = np.flatnonzero(np.diff(voiced.astype(np.int8), prepend=0, append=0))
+        starts, stops = edges[1:-1:2], edges[2:-1:2]  # silent from .. to
+        so_far = np.cumsum(voiced) * FRAME_S
+        long = stops - starts >= round(PAUSE_S / FRAME_S)
+        return [float(so_far[start - 1]) for start in starts[long]]
 
     def characters(self, text: str, heard_s: float, pace: Pace, *, complete: bool) -> int:
         """Characters of the text that were spoken after `heard_s`, up to the end of a word.
@@ -132,15 +154,60 @@ class Spoken:
             return len(text)
         spans = words(text)
         ends_s = np.cumsum([word_seconds(text[a:b]) for a, b in spans])
-        if not len(ends_s):
+        voiced, whole, speed = self.voiced_s(heard_s), self.voiced_s(), pace.speed
+        if not len(ends_s) or not voiced:
             return 0
-        voiced = self.voiced_s(heard_s)
         if complete:
-            whole = self.voiced_s()
-            said_s = voiced / whole * ends_s[-1] if whole else 0.0
-        else:
-            said_s = voiced * pace.speed
+            speed = float(ends_s[-1]) / whole
+        stops = [float(ends_s[n]) for n, (_, b) in enumerate(spans[:-1]) if text[b - 1] in STOPS]
+        anchors = [(0.0, 0.0), *anchored(self.pauses_s(), stops, speed)]
+        if complete:
+            anchors.append((whole, float(ends_s[-1])))
+        said_s = warped(voiced, anchors, speed)
         if said_s <= 0:
             return 0
         count = int(np.searchsorted(ends_s, said_s + SLACK_S, side="right"))
         return spans[count - 1][1] if count else 0
+
+
+def anchored(pauses: list[float], stops: list[float], speed: float) -> list[tuple[float, float]]:
+    """Pauses (voiced seconds) and the stops of the text (expected seconds) that belong together, in order.
+
+    The best chain: each pair earns 1 and costs the square of how far the voice between two pairs is from the expected pace.
+    """
+    if not pauses or not stops or speed <= 0:
+        return []
+    best = np.full((len(pauses), len(stops)), -np.inf)
+    came = np.full((len(pauses), len(stops)), -1)
+    for p, pause in enumerate(pauses):
+        for s, stop in enumerate(stops):
+            best[p, s] = 1 - _strain(pause * speed, stop)
+            if p and s:
+                p0, s0 = max(0, p - REACH), max(0, s - REACH)
+                spans = (pause - np.array(pauses[p0:p])[:, None]) * speed
+                chains = best[p0:p, s0:s] + 1 - _strain(spans, stop - np.array(stops[s0:s]))
+                row, column = np.unravel_index(int(chains.argmax()), chains.shape)
+                if chains[row, column] > best[p, s]:
+                    best[p, s] = chains[row, column]
+                    came[p, s] = (p0 + row) * len(stops) + s0 + column
+    at, chain = int(best.argmax()), []
+    if best.flat[at] <= 0:
+        return []
+    while at >= 0:
+        p, s = divmod(at, len(stops))
+        chain.append((pauses[p], stops[s]))
+        at = int(came[p, s])
+    return chain[::-1]
+
+
+def _strain(voiced: Any, expected: Any) -> Any:
+    """How badly so many seconds of voice fit so many of text."""
+    return np.square(np.log((voiced + 0.1) / (expected + 0.1)) / STRAIN)
+
+
+def warped(voiced: float, anchors: list[tuple[float, float]], speed: float) -> float:
+    """Expected seconds of text after so many of voice: straight between anchors, at `speed` after the last one."""
+    last_voiced, last_said = anchors[-1]
+    if voiced >= last_voiced:
+        return last_said + (voiced - last_voiced) * speed
+    return float(np.interp(voiced, *zip(*anchors, strict=True)))
