@@ -316,6 +316,8 @@ def test_words_pictures_times_and_options_are_checked():
     session = begin()
     with pytest.raises(InputError, match="text"):
         session.text(b"bytes")
+    with pytest.raises(InputError, match="rate"):
+        session.hear(np.zeros(5), rate="fast")
     with pytest.raises(InputError, match="at_s"):
         session.see(np.zeros((8, 8, 3), np.uint8), "now")
     with pytest.raises(InputError):

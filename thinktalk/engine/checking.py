@@ -15,7 +15,7 @@ from thinktalk.engine.listening import ListenerState
 from thinktalk.engine.live import Live, LiveState
 from thinktalk.engine.packing import Damaged
 from thinktalk.errors import ThinktalkError
-from thinktalk.layers.resample import Resampler
+from thinktalk.layers.resample import resampler
 from thinktalk.pipeline import Options
 from thinktalk.prompt import Prompt
 from thinktalk.weights.hf import OmniModel
@@ -165,7 +165,7 @@ def _check_live(live: LiveState, config: OmniConfig) -> None:
     if not all(0 <= s < LONGEST_S for s in times):
         raise Damaged("a stretch with times that cannot be")
     if live.rate:
-        module = Resampler(live.rate, mel.sample_rate)
+        module = resampler(live.rate, mel.sample_rate)
         if (live.resampler is None) != (live.rate == mel.sample_rate) or live.mel is None:
             raise Damaged("a stretch whose sound has no state")
         if live.resampler is not None:

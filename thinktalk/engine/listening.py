@@ -23,7 +23,7 @@ from torch import Tensor
 from thinktalk.config import OmniConfig
 from thinktalk.engine.live import Live, LiveState
 from thinktalk.errors import InputError
-from thinktalk.layers.resample import Resampler
+from thinktalk.layers.resample import resampler
 from thinktalk.media.fetch import describe
 from thinktalk.media.timeline import Timeline
 from thinktalk.prompt import (
@@ -187,7 +187,7 @@ class Listener:
 
     def hear(self, pcm: Tensor, rate: int, state: ListenerState) -> list[Prompt]:
         """Sound (S,) that goes on where the last one ended."""
-        Resampler(rate, self.rate)  # checks the rate before anything changes
+        resampler(rate, self.rate)  # checks the rate before anything changes
         joins = state.live is not None and state.live.kind == "video"
         pieces = self._close_live(state) if joins else []  # a stretch with both senses begins
         self.live.hear(pcm, rate, self._open_live(state))

@@ -20,7 +20,7 @@ from torch import Tensor
 from thinktalk.config import OmniConfig
 from thinktalk.errors import ConfigError, InputError
 from thinktalk.layers.mel import DEPTH, LogMel, LogMelState
-from thinktalk.layers.resample import Resampler, ResamplerState
+from thinktalk.layers.resample import ResamplerState, resampler
 from thinktalk.media.image import load_image, resize_image
 from thinktalk.media.video import video_size
 from thinktalk.stream import State
@@ -127,11 +127,11 @@ class Senses:
         if rate != state.rate:
             if state.rate:  # the sender changed its rate: finish the old one, go on with the new
                 self._listen(self._drain(state), state)
-            fresh = Resampler(rate, target)  # checks the rate
+            fresh = resampler(rate, target)  # checks the rate
             state.rate = rate
             state.resampler = fresh.init_state(1) if rate != target else None
         if state.resampler is not None:
-            pcm = Resampler(rate, target).step(pcm[None], state.resampler)[0]
+            pcm = resampler(rate, target).step(pcm[None], state.resampler)[0]
         self._listen(pcm, state)
 
     def see(self, frame: Any, at_s: float, state: LiveState) -> None:
@@ -155,7 +155,7 @@ class Senses:
         """What the resampler still holds."""
         if state.resampler is None:
             return torch.empty(0)
-        module = Resampler(state.rate, self.config.mel.sample_rate)
+        module = resampler(state.rate, self.config.mel.sample_rate)
         return module.step(torch.empty(1, 0), state.resampler, last=True)[0]
 
     def _listen(self, pcm: Tensor, state: LiveState, *, last: bool = False) -> None:

@@ -90,6 +90,8 @@ class Session(Dialogue):
         What the context has no room for is dropped; respond() tells (ContextLimit).
         """
         samples = _as_pcm(pcm)
+        if not isinstance(rate, int):
+            raise InputError(f"rate: {rate!r}, expected whole samples a second")
         self._take(lambda: self._listener.hear(samples, rate, self._state))
 
     def see(self, frame: Any, at_s: float) -> None:
@@ -133,7 +135,7 @@ class Session(Dialogue):
         self._must_be_open()
         options = _changed(self._options, changes)
         _check(options, self._voice)
-        self.interrupt_if_speaking()
+        self._stop_speaking()
         self._settle()
         self._raise_late()
         return self._ask(options, noise)
@@ -161,7 +163,7 @@ class Session(Dialogue):
     def _left(self, answer: Answer | None) -> None:
         """Whoever listened has gone."""
         if answer is not None and answer is self._answer and not self.closed:
-            self.interrupt_if_speaking()
+            self._stop_speaking()
             self._settle()
 
     def interrupt(self, *, heard_s: float | None = None) -> str:
@@ -180,7 +182,7 @@ class Session(Dialogue):
             return last["content"] if last["role"] == "assistant" else ""
         return self._cut(answer, heard_s)
 
-    def interrupt_if_speaking(self) -> None:
+    def _stop_speaking(self) -> None:
         """interrupt() when a reply is under way, else nothing."""
         if self._answer is not None and not self._answer.over:
             self.interrupt()

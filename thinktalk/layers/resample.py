@@ -23,7 +23,7 @@ from torch import Tensor
 from thinktalk.errors import InputError
 from thinktalk.stream import State, StreamModule
 
-__all__ = ["Resampler", "ResamplerState"]
+__all__ = ["Resampler", "ResamplerState", "resampler"]
 
 ZERO_CROSSINGS = 64  # of the sinc on each side
 ROLL_OFF = 0.945  # pass band over Nyquist; stop band from about 1 on
@@ -96,6 +96,12 @@ class Resampler(StreamModule):
         y_BLG = F.conv1d(heard[:, None], filters_L1K, stride=self.M)
         state.pcm = pcm[:, groups * self.M :].clone()
         return y_BLG.transpose(1, 2).reshape(len(x), -1)[:, :outputs]
+
+
+@functools.lru_cache(maxsize=16)
+def resampler(rate: int, to: int = 16_000) -> Resampler:
+    """The Resampler of these rates; it has no weights and no memory, so one serves all."""
+    return Resampler(rate, to)
 
 
 def _filters(module: Resampler, device: torch.device, dtype: torch.dtype) -> Tensor:
