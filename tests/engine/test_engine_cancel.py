@@ -16,7 +16,7 @@ from engine_rig import (
 
 from thinktalk.engine import Failed, Said, Seat
 from thinktalk.engine.seat_state import SeatState
-from thinktalk.engine.stages import Stages
+from thinktalk.engine.thinking import Thinking
 from thinktalk.errors import InputError
 
 PROMPT, MORE = random_ids(1, 9), random_ids(2, 5)
@@ -106,10 +106,10 @@ def test_planted_faults_are_found(monkeypatch) -> None:
         )  # fmt: skip
         with pytest.raises(AssertionError):
             check_cancel(0, range(12, 17, 2), lambda n: n - 1)
-    chunk = Stages.chunk
+    chunk = Thinking.recollection
     with monkeypatch.context() as patch:  # the Talker hears its reply without the Thinker's states
         patch.setattr(
-            Stages, "chunk", lambda self, ids, hidden, at: chunk(self, ids, [0 * h for h in hidden], at)
+            Thinking, "recollection", lambda self, ids, hidden, at: chunk(self, ids, [0 * h for h in hidden], at)
         )  # fmt: skip
         with pytest.raises(AssertionError):
             check_cancel(0, range(12, 30, 4))

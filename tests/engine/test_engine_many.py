@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pkgutil
+
 import pytest
 import torch
 from engine_rig import (
@@ -16,9 +18,11 @@ from engine_rig import (
     text_reading,
 )
 
-from thinktalk.engine import Busy, Failed, stages
+from thinktalk.engine import Busy, Failed
 from thinktalk.engine.replying import Stage
 from thinktalk.engine.scheduler import Cost, Costs, next_unit
+from thinktalk.engine.speaking import Speaking
+from thinktalk.engine.thinking import Thinking
 from thinktalk.events import AudioChunk, TextDelta
 
 # ------------------------------------------------------------------------------------------------------------- admission
@@ -284,23 +288,58 @@ def test_a_listener_that_fails_ends_his_own_reply(kind: type) -> None:
     assert answer(seat, options).reply.token_ids
 
 
+FAILING = [
+    "thinktalk.engine.thinking.RowPool.step",
+    "thinktalk.thinker.model.Thinker.logits",
+    "thinktalk.talker.model.Talker.logits",
+    "thinktalk.engine.speaking.feed_rows",
+    "thinktalk.code2wav.streaming.Speech.run",
+]
+
+
+@pytest.mark.parametrize("where", FAILING)
+def test_a_step_that_fails_for_many_is_done_one_by_one(where: str, monkeypatch) -> None:
+    """As when there is no memory for all together: everybody's result is right all the same."""
+    model, options = rig_model(ends=False), make_options()
+    engine, failures = make_engine(model), []
+    people = crowd(engine)
+    for seat, ear in people:
+        seat.reply(options, ear)
+    name = where.rsplit(".", 1)[1]
+    honest = pkgutil.resolve_name(where)
+
+    def failing(*args):
+        given = args[-1] if name in ("logits", "run") else args[1 if name == "step" else 0]
+        if len(given) > 1:
+            if name == "feed_rows":  # after it has taken what the Talker hears
+                honest(*args)
+            failures.append(len(given))
+            raise MemoryError("too much at once")
+        return honest(*args)
+
+    monkeypatch.setattr(where, failing)
+    engine.run()
+    assert failures
+    for i, (_, ear) in enumerate(people):
+        assert ear.result == expected(i, options, model)
+
+
 @pytest.mark.parametrize("stage", ["think", "talk", "sound"])
-def test_a_step_that_fails_is_done_one_by_one(stage: str, monkeypatch) -> None:
-    """As when memory is short for all together, or one row alone makes it fail."""
+def test_only_the_guilty_one_fails(stage: str, monkeypatch) -> None:
     model = rig_model(ends=False)
     engine, options = make_engine(model), make_options()
     people = crowd(engine)
     for seat, ear in people:
         seat.reply(options, ear)
-    honest = getattr(stages.Stages, stage)
-    guilty = people[3][0]
+    home = Thinking if stage == "think" else Speaking
+    honest, guilty = getattr(home, stage), people[3][0]
 
     def failing(self, replies):
         if any(reply.memory is guilty.memory for reply in replies) and len(people[3][1].events) > 1:
             raise MemoryError("too much")
         return honest(self, replies)
 
-    monkeypatch.setattr(stages.Stages, stage, failing)
+    monkeypatch.setattr(home, stage, failing)
     engine.run()
     for i, (_, ear) in enumerate(people):
         if i == 3:

@@ -19,7 +19,7 @@ from engine_rig import (
 )
 
 from thinktalk import pipeline
-from thinktalk.engine import ContextFull, Failed, stages
+from thinktalk.engine import ContextFull, Failed, drawing
 from thinktalk.errors import InputError
 from thinktalk.events import AudioChunk, Done, TextDelta
 from thinktalk.prompt import build_prompt
@@ -69,9 +69,9 @@ def test_equality_with_offline_finds_planted_faults(fault: str, monkeypatch) -> 
     elif fault == "end of the text forgotten":
         monkeypatch.setattr(TalkerFeed, "end", silent_end)
     else:
-        start = stages.Choice.start
+        start = drawing.Choice.start
         other = lambda cls, *a, seed, **k: start(*a, seed=seed + 1, **k)  # noqa: E731
-        monkeypatch.setattr(stages.Choice, "start", classmethod(other))
+        monkeypatch.setattr(drawing.Choice, "start", classmethod(other))
     got = []
     for reading, option in zip(readings, options, strict=True):
         seat = make_engine().open(voice="Chelsie")
@@ -136,7 +136,7 @@ def test_the_wave_is_the_windowed_one_whatever_the_company() -> None:
     engine.run()
     assert any(len(ear.reply.codes) > 9 for ear in ears)
     for ear in ears:
-        speech, reply = engine.stages.speech(options), ear.reply
+        speech, reply = engine.stages.speaking.speech(options), ear.reply
         if not reply.codes:
             continue
         whole = speech(torch.tensor([reply.codes]), voice=rig_model().voices["Chelsie"], seed=5)

@@ -24,7 +24,7 @@ from engine_rig import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from thinktalk.engine import Engine, drawing, stages
+from thinktalk.engine import Engine, drawing, pool, speaking, thinking
 from thinktalk.engine.drawing import Choice, Drawing
 from thinktalk.layers.kv_cache import DecoderState
 from thinktalk.thinker.sampling import SamplerState
@@ -151,25 +151,25 @@ def test_the_law_finds_planted_faults(fault: str, monkeypatch: pytest.MonkeyPatc
 
         monkeypatch.setattr(drawing.Drawing, "_together", blurred)
     elif fault == "a neighbour's states":
-        finite = stages._finite
-        monkeypatch.setattr(stages, "_finite", lambda hidden: finite(hidden.roll(1, 0)))
+        finite = thinking.all_finite
+        monkeypatch.setattr(thinking, "all_finite", lambda hidden: finite(hidden.roll(1, 0)))
     elif fault == "positions of the first":
-        step = stages.RowPool.step
+        step = pool.RowPool.step
 
         def same(self, rows, x):
             x.positions = x.positions[:1].expand_as(x.positions)
             return step(self, rows, x)
 
-        monkeypatch.setattr(stages.RowPool, "step", same)
+        monkeypatch.setattr(pool.RowPool, "step", same)
     else:
-        feed = stages.feed_rows
+        feed = speaking.feed_rows
 
         def swapped(feeds, embeds):
             x = feed(feeds, embeds)
             x.embeds = x.embeds.roll(1, 0)
             return x
 
-        monkeypatch.setattr(stages, "feed_rows", swapped)
+        monkeypatch.setattr(speaking, "feed_rows", swapped)
     with pytest.raises((AssertionError, RuntimeError)):
         check_crowd(CROWD)
 

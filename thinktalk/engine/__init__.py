@@ -11,6 +11,6 @@ from thinktalk.engine.engine import Engine
 from thinktalk.engine.replying import Failed, Said
 from thinktalk.engine.seat import Seat
 from thinktalk.engine.seat_state import Mark, SeatState
-from thinktalk.engine.stages import ContextFull
+from thinktalk.engine.thinking import ContextFull
 
 __all__ = ["Busy", "ContextFull", "Engine", "Failed", "Mark", "Said", "Seat", "SeatState"]

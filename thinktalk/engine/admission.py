@@ -29,7 +29,7 @@ class Admission:
         self, engine: Engine, *, max_sessions: int, max_bytes: int | None, max_load: float | None
     ):
         self.engine, self.max_sessions, self.max_load = engine, max_sessions, max_load
-        device = engine.stages.thinker.embed.weight.device
+        device = engine.stages.thinking.thinker.embed.weight.device
         self.max_bytes = max_bytes if max_bytes is not None else free_bytes(device) // 2
 
     def check(self, tokens: int, *, speaks: bool) -> None:
@@ -83,10 +83,10 @@ class Admission:
 
     def bytes_of(self, tokens: int, *, speaks: bool) -> int:
         """Keys and values of so many tokens."""
-        stages = self.engine.stages
+        decoders = self.engine.stages.decoders
         return tokens * sum(
             2 * d.config.num_layers * d.config.num_kv_heads * d.config.head_dim * d.norm.weight.element_size()
-            for d in ((stages.thinker, stages.talker) if speaks else (stages.thinker,))
+            for d in (decoders if speaks else decoders[:1])
         )  # fmt: skip
 
     def _check_bytes(self, total: int, need: int, who: str) -> None:

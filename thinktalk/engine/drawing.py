@@ -5,15 +5,18 @@ Conversations with equal settings are drawn together; what they remember is join
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from thinktalk.thinker.sampling import Sampler, SamplerState
 
-__all__ = ["Choice", "Drawing"]
+__all__ = ["Choice", "Drawing", "all_finite", "deal", "must_be_finite"]
+
+NOT_FINITE = "reply: the model's numbers are not finite any more; begin again from an earlier turn"
 
 MANY = 16  # settings whose companies are kept
 
@@ -76,3 +79,37 @@ class Drawing:
             self._met.clear()
         self._met[sampler] = (company, state)
         return state
+
+
+# ------------------------------------------------------------------------------------------------- to each what is his own
+
+
+def deal(
+    replies: Sequence[Any], tokens_R: Tensor, finite_R: Tensor, accept: Callable[[Any, int], None]
+) -> list[Exception | None]:
+    """Give each reply its token, waiting for the device once; one whose own part fails does not stop the others."""
+    errors: list[Exception | None] = []
+    tokens, fine = torch.stack((tokens_R, finite_R.to(tokens_R.dtype))).tolist()
+    for reply, token, is_fine in zip(replies, tokens, fine, strict=True):
+        error: Exception | None = None
+        if not is_fine:
+            error = ArithmeticError(NOT_FINITE)
+        elif reply.live:  # another one's listener may have ended this one meanwhile
+            try:
+                accept(reply, token)
+            except Exception as own:
+                error = own
+        errors.append(error)
+    return errors
+
+
+def all_finite(hidden_RD: Tensor) -> tuple[Tensor, Tensor]:
+    """The same without NaN and infinities, which must not reach the others' draws; and which rows (R,) had none."""
+    return torch.nan_to_num(hidden_RD, 0.0, 0.0, 0.0), hidden_RD.isfinite().all(-1)
+
+
+def must_be_finite(hidden_1D: Tensor) -> Tensor:
+    """The same; ArithmeticError when it is not finite."""
+    if not bool(hidden_1D.isfinite().all()):
+        raise ArithmeticError(NOT_FINITE)
+    return hidden_1D

@@ -11,13 +11,10 @@ A unit that fails is tried again conversation by conversation; only those fail w
 
 from __future__ import annotations
 
-import threading
 import time
-from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
 from contextlib import suppress
-from typing import Any, Self, TypeVar
+from typing import Any
 
 import torch
 
@@ -29,6 +26,7 @@ from thinktalk.engine.scheduler import Costs, Unit, next_unit
 from thinktalk.engine.seat import Piece, Seat
 from thinktalk.engine.seat_state import SeatState
 from thinktalk.engine.stages import Stages
+from thinktalk.engine.worker import Worker
 from thinktalk.errors import ConfigError
 from thinktalk.messages import ThinkerChunk
 from thinktalk.pipeline import Reading
@@ -38,10 +36,8 @@ from thinktalk.weights.voices import find_voice
 
 __all__ = ["Engine"]
 
-T = TypeVar("T")
 
-
-class Engine:
+class Engine(Worker):
     """Many conversations over one model; each gets what it would get alone."""
 
     def __init__(
@@ -62,6 +58,7 @@ class Engine:
         (code2wav.streaming.Windows). `prefill_chunk`: tokens of prompt a unit of work reads. `most_blocks`: blocks of
         sound that several replies' windows may have in one unit; None: 8 on a CPU, which is busy with that many, else 256.
         """
+        super().__init__()
         if prefill_chunk < 1:
             raise ConfigError(f"prefill_chunk {prefill_chunk}: expected 1 token or more")
         self.model, self.tokenizer, self.clock = model, tokenizer, clock
@@ -75,11 +72,6 @@ class Engine:
             self, max_sessions=max_sessions, max_bytes=max_bytes, max_load=max_load
         )
         self._busy: dict[Seat, None] = {}  # seats that may have work, in order of coming
-        self._wishes: deque[tuple[Callable[[], Any], Future]] = deque()
-        self._gate, self._wake = threading.Lock(), threading.Event()
-        self._worker: threading.Thread | None = None
-        self._stopping = False
-        self._broken: Exception | None = None
 
     # ----------------------------------------------------------------------------------------------------------- seats
 
@@ -92,9 +84,9 @@ class Engine:
         """
         if isinstance(voice, str):
             voice = find_voice(self.model.voices, voice)
-        if voice is not None and not self.stages.can_speak:
+        if voice is not None and self.stages.speaking is None:
             raise ConfigError("voice: the model was loaded without talker and code2wav; use voice=None")  # fmt: skip
-        return self._do(lambda: self._open(voice, state))
+        return self.do(lambda: self._open(voice, state))
 
     def _open(self, voice: Voice | None, state: SeatState | None) -> Seat:
         if state is not None and (state.feed is None) != (voice is None):
@@ -114,6 +106,12 @@ class Engine:
         self._busy[seat] = None
 
     @property
+    def sample_rate(self) -> int:
+        """Samples a second of the sound it makes."""
+        code2wav = self.model.config.code2wav
+        return 24_000 if code2wav is None else code2wav.sample_rate
+
+    @property
     def num_bytes(self) -> int:
         """Bytes of keys and values held now."""
         return self.stages.pool_bytes + sum(self.stages.own_bytes(s.memory) for s in self.seats)
@@ -123,7 +121,7 @@ class Engine:
     @torch.inference_mode()
     def tick(self) -> bool:
         """Do one unit of work; False when there is none."""
-        self._grant()
+        self.grant()
         now = self.clock()
         unit = next_unit(self._busy, now, guard_s=self._guard(), most_blocks=self.most_blocks)
         if unit is None:
@@ -144,7 +142,7 @@ class Engine:
 
     def run(self, until: Callable[[], bool] | None = None) -> None:
         """Work in the caller's thread until `until()` or until nothing is left to do."""
-        assert self._worker is None, "a thread is at work already"
+        assert not self.running, "a thread is at work already"
         while (until is None or not until()) and self.tick():
             pass
 
@@ -153,16 +151,17 @@ class Engine:
         return 0.1 + 2 * self.costs.longest + self.costs.steps[Stage.SOUND].of(1)
 
     def _work(self, unit: Unit) -> None:
-        stage, stages = unit.stage, self.stages
+        stage, thinking, speaking = unit.stage, self.stages.thinking, self.stages.speaking
         if stage is Stage.READ:
             self._alone(unit.seats[0], self._read)
         elif stage is Stage.BEGIN:
-            self._alone(unit.seats[0], lambda seat: stages.begin(seat.replying))
+            self._alone(unit.seats[0], lambda seat: thinking.begin(seat.replying))
         elif stage is Stage.OPEN:
-            self._alone(unit.seats[0], lambda seat: stages.open(seat.replying))
+            self._alone(unit.seats[0], lambda seat: speaking.open(seat.replying))
         else:
-            step = {Stage.THINK: stages.think, Stage.TALK: stages.talk, Stage.SOUND: stages.sound}
-            self._together(unit.seats, step[stage])
+            step = {Stage.TALK: "talk", Stage.SOUND: "sound"}
+            work = thinking.think if stage is Stage.THINK else getattr(speaking, step[stage])
+            self._together(unit.seats, work)
 
     def _alone(self, seat: Seat, work: Callable[[Seat], Any]) -> None:
         reply = seat.replying
@@ -229,86 +228,14 @@ class Engine:
             if turn is not None:
                 turn.recalled = True
 
-    # --------------------------------------------------------------------------------------------------------- threads
-
-    @property
-    def running(self) -> bool:
-        """Whether a thread of its own works."""
-        return self._worker is not None
-
-    def start(self) -> Self:
-        """Work in a thread of its own."""
-        assert self._worker is None, "a thread is at work already"
-        self._stopping = False
-        self._worker = threading.Thread(target=self._labour, name="thinktalk-engine", daemon=True)
-        self._worker.start()
-        return self
-
-    def stop(self) -> None:
-        """The thread ends after its unit of work; conversations stay as they are."""
-        worker = self._worker
-        if worker is None:
-            return
-        self._stopping = True
-        self._wake.set()
-        worker.join()
-        with self._gate:
-            self._worker = None
-        self._grant()
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(self, *exc: object) -> None:
-        self.stop()
-
-    def _labour(self) -> None:
-        try:
-            while not self._stopping:
-                self._wake.clear()
-                if not self.tick():
-                    self._wake.wait()
-        except BaseException as error:
-            self._break(error)
-
-    def _break(self, error: BaseException) -> None:
+    def abandon(self, error: Exception) -> None:
         """A fault of the engine itself: nobody is left waiting."""
-        failure = error if isinstance(error, Exception) else RuntimeError(repr(error))
-        with self._gate:
-            self._broken = failure
-            wishes = list(self._wishes)
-            self._wishes.clear()
-        for _, future in wishes:
-            future.set_exception(failure)
         for seat in list(self.seats):
-            reply, seat.replying, seat.error = seat.replying, None, failure
+            reply, seat.replying, seat.error = seat.replying, None, error
             if reply is not None:
                 reply.live = False
                 with suppress(Exception):
-                    reply.emit(Failed(error=failure))
-
-    def _do(self, wish: Callable[[], T]) -> T:
-        """Have the engine's thread do something between two units of work, and wait for it."""
-        with self._gate:
-            if self._broken is not None:
-                raise RuntimeError(f"the engine has stopped: {self._broken!r}") from self._broken
-            away = self._worker is not None and self._worker is not threading.current_thread()
-            if away:
-                future: Future = Future()
-                self._wishes.append((wish, future))
-                self._wake.set()
-        if away:
-            return future.result()
-        with torch.inference_mode():
-            return wish()
-
-    def _grant(self) -> None:
-        while self._wishes:
-            wish, future = self._wishes.popleft()
-            try:
-                future.set_result(wish())
-            except Exception as error:
-                future.set_exception(error)
+                    reply.emit(Failed(error=error))
 
 
 def part_of(reading: Reading, start: int, length: int) -> Reading:

@@ -136,6 +136,13 @@ class RowPool:
                 self._move_up(row)
         return hidden
 
+    def take_back(self, rows: Sequence[Row]) -> None:
+        """Forget the token that each of `rows` read last."""
+        for row in rows:
+            state = row.lane.state
+            assert state is not None
+            state.trim([n - (i == row.index) for i, n in enumerate(state.rows)])
+
     def _lane(self, length: int) -> Lane:
         limit = next(limit for limit in LANES if length < limit)
         return self.lanes.setdefault(limit, Lane(limit))

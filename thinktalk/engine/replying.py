@@ -114,7 +114,7 @@ class Replying:
     sounding: bool = False  # it can go on now
     sound: list[np.ndarray] = field(default_factory=list)
     samples: int = 0
-    sample_rate: int = 24_000
+    sample_rate: int = 24_000  # of code2wav
     ledger: Ledger = field(init=False)  # when all this happened
 
     def __post_init__(self) -> None:
@@ -165,6 +165,16 @@ class Replying:
         return self.begun and not self.thinking and not self.speaking
 
     # --------------------------------------------------------------------------------------------------------- results
+
+    def begin(self, mark: Mark, text: TextStream, limit: int) -> None:
+        """All is read: up to `limit` tokens may follow `mark`."""
+        self.begun = self.thinking = True
+        self.mark, self.prompt_tokens = mark, mark.thinker
+        self.text, self.text_limit = text, limit
+        if self.options.speech:
+            assert self.memory.feed is not None
+            self.feed = self.memory.feed.fork()
+            self.talking = self.speaking = True
 
     def accept_token(self, token: int, ends: tuple[int, ...]) -> None:
         """The Thinker's next token; the last one, which ends the text or fills it, is never read."""

@@ -115,7 +115,7 @@ class Seat:
         A piece that fails (ContextFull, or a function's own error) stops the seat: the next reply gives Failed.
         """
         listed = [pieces] if isinstance(pieces, Reading) or callable(pieces) else list(pieces)
-        self.engine._do(lambda: self._queue(listed))
+        self.engine.do(lambda: self._queue(listed))
 
     def reply(
         self, options: Options, emit: Callable[[Any], None], *, noise: Tensor | None = None
@@ -128,34 +128,34 @@ class Seat:
             raise InputError(
                 "reply: speech asked of a seat without a voice, expected options.speech=False"
             )
-        self.engine._do(lambda: self._ask(options, emit, noise))
+        self.engine.do(lambda: self._ask(options, emit, noise))
 
     def cancel(self) -> Said:
         """Stop answering; no event comes after this. What was said is kept until keep() or rewind() says otherwise.
 
         After a reply that was finished already, and before anything else is read: how far that one came.
         """
-        return self.engine._do(self._cancel)
+        return self.engine.do(self._cancel)
 
     def keep(self, tokens: int) -> None:
         """Of the last reply keep the first `tokens`; InputError when something was read since, or it never had so many."""
-        self.engine._do(lambda: self._keep(tokens))
+        self.engine.do(lambda: self._keep(tokens))
 
     def mark(self) -> Mark:
         """This moment, to rewind to; the seat must be idle."""
-        return self.engine._do(self._mark)
+        return self.engine.do(self._mark)
 
     def rewind(self, mark: Mark) -> None:
         """Back to a moment: a reply is cancelled, what is queued is dropped, an error is forgotten."""
-        self.engine._do(lambda: self._rewind(mark))
+        self.engine.do(lambda: self._rewind(mark))
 
     def fork(self) -> Seat:
         """Another seat that goes on from here on its own; this one must be idle. Errors: Busy."""
-        return self.engine.open(voice=self.voice, state=self.engine._do(lambda: self.state.fork()))
+        return self.engine.open(voice=self.voice, state=self.engine.do(lambda: self.state.fork()))
 
     def close(self) -> None:
         """Give the place up; a reply is cancelled."""
-        self.engine._do(self._close)
+        self.engine.do(self._close)
 
     # ------------------------------------------------------------------------------------- in the engine's thread alone
 
@@ -185,7 +185,14 @@ class Seat:
             raise InputError("reply: one is under way already; wait for its end or cancel it")
         now = self.engine.clock()
         self.replying = Replying(
-            options, emit, now, self.engine.clock, self.memory, noise=noise, voice=self.voice
+            options,
+            emit,
+            now,
+            self.engine.clock,
+            self.memory,
+            noise=noise,
+            voice=self.voice,
+            sample_rate=self.engine.sample_rate,
         )
         if self.error is not None:
             self._fail(self.error)
@@ -209,7 +216,7 @@ class Seat:
         reply.sounding, reply.speech, reply.spoken = False, None, None
 
     def _keep(self, tokens: int) -> None:
-        turn, memory, stages = self.turn, self.memory, self.engine.stages
+        turn, memory, thinking = self.turn, self.memory, self.engine.stages.thinking
         if turn is None or not 0 <= tokens <= len(turn.token_ids):
             have = "no reply" if turn is None else f"a reply of {len(turn.token_ids)} tokens"
             raise InputError(
@@ -222,7 +229,9 @@ class Seat:
         memory.go_back(turn.mark, turn.token_ids[:read], turn.hidden[:read])
         due = self.engine.clock() + SETTLE_S
         if read and memory.feed is not None:
-            chunk = stages.chunk(turn.token_ids[:read], turn.hidden[:read], turn.mark.next_position)
+            chunk = thinking.recollection(
+                turn.token_ids[:read], turn.hidden[:read], turn.mark.next_position
+            )
             if turn.recalled:  # it was read as a whole: its beginning stays
                 memory.talker.trim(turn.mark.talker + read)
                 memory.feed.prompt(chunk)
@@ -234,7 +243,7 @@ class Seat:
         if tokens > read:
             self.pieces.append(
                 Piece(
-                    stages.reading(turn.token_ids[read:tokens], turn.mark.next_position + read),
+                    thinking.reading(turn.token_ids[read:tokens], turn.mark.next_position + read),
                     due,
                     turn,
                 )
