@@ -15,8 +15,8 @@ from thinktalk.errors import ConfigError
 
 __all__ = [
     "AudioEncoderConfig", "BigVGANConfig", "Code2WavConfig", "DecoderConfig", "DiTConfig", "GenerationConfig",
-    "MelConfig", "OmniConfig", "SpeakerEncoderConfig", "TalkerConfig", "ThinkerConfig", "TokenIds", "VisionConfig",
-    "VisualConfig", "exact_div", "nano", "omni_3b", "omni_7b", "tiny",
+    "MelConfig", "OmniConfig", "SpeakerEncoderConfig", "SpeechMelConfig", "TalkerConfig", "ThinkerConfig", "TokenIds",
+    "VisionConfig", "VisualConfig", "Wav2CodeConfig", "exact_div", "nano", "omni_3b", "omni_7b", "tiny",
 ]  # fmt: skip
 
 
@@ -43,6 +43,27 @@ class MelConfig:
     @property
     def frames_per_second(self) -> int:
         return exact_div(self.sample_rate, self.hop)  # 16000 / 160 = 100
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SpeechMelConfig:
+    """Log-mel of the sound to be made: what the DiT makes and the vocoder reads."""
+
+    sample_rate: int = 24_000
+    """Samples a second."""
+    hop: int = 240
+    """Samples between frames (10 ms)."""
+    num_mels: int = 80
+    """Mel bands from 0 to sample_rate / 2."""
+
+    @property
+    def n_fft(self) -> int:
+        """Samples in a window: four hops (40 ms at 100 frames/s)."""
+        return 4 * self.hop
+
+    @property
+    def frames_per_second(self) -> Fraction:
+        return Fraction(self.sample_rate, self.hop)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -399,6 +420,53 @@ class Code2WavConfig:
         """Mel frames a second (100 officially, 50 for nano)."""
         return Fraction(self.sample_rate, self.vocoder.hop)
 
+    @property
+    def mel(self) -> SpeechMelConfig:
+        """The mel that is made of codes and of which the wave is made."""
+        return SpeechMelConfig(
+            sample_rate=self.sample_rate, hop=self.vocoder.hop, num_mels=self.dit.num_mels
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Wav2CodeConfig:
+    """Speech tokenizer: an encoder as the ears have, in independent blocks, with a finite-scalar quantiser on top."""
+
+    num_mels: int = 128
+    """Mel bands read (100 frames a second, as the audio encoder)."""
+    width: int
+    """Model width."""
+    num_layers: int
+    """Transformer layers before the quantiser."""
+    num_heads: int
+    """Attention heads."""
+    ffn_width: int
+    """Inner width of the feed-forward network."""
+    block_frames: int = 200
+    """Mel frames that are encoded together (2 s)."""
+    pool: int = 2
+    """Encoder frames (50 a second) that one code averages: 2 gives 25 codes a second, 1 gives 50."""
+    levels: tuple[int, ...] = (8, 5, 5, 5)
+    """Values each number of a code can take; their product is the number of codes (1000)."""
+    first_code: int = 1
+    """The code of index 0: code 0 is the DiT's null code."""
+
+    def __post_init__(self) -> None:
+        if self.block_frames % self.frames_per_code:
+            raise ConfigError(f"block_frames {self.block_frames} must be a multiple of 2 x pool = {self.frames_per_code}")  # fmt: skip
+        if not self.levels or min(self.levels) < 2:
+            raise ConfigError(f"levels {self.levels}: expected one or more numbers, each at least 2")  # fmt: skip
+
+    @property
+    def frames_per_code(self) -> int:
+        """Mel frames a code (4): the strided convolution halves, the pooling does the rest."""
+        return 2 * self.pool
+
+    @property
+    def num_codes(self) -> int:
+        """Codes it can give."""
+        return prod(self.levels)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GenerationConfig:
@@ -444,6 +512,8 @@ class OmniConfig:
     """Speaks in codes; None in a text-only checkpoint."""
     code2wav: Code2WavConfig | None = None
     """Codes to wave; None in a text-only checkpoint."""
+    wav2code: Wav2CodeConfig | None = None
+    """Wave to codes; None where the speech tokenizer is not shipped, as officially."""
     mel: MelConfig = field(default_factory=MelConfig)
     """Front end of hearing."""
     visual: VisualConfig = field(default_factory=VisualConfig)
@@ -459,6 +529,21 @@ class OmniConfig:
         if self.mel.num_mels != self.thinker.audio.num_mels:
             raise ConfigError(
                 f"mel.num_mels {self.mel.num_mels} must equal audio.num_mels {self.thinker.audio.num_mels}"
+            )
+        if self.wav2code is not None and self.code2wav is not None:
+            self._check_codes(self.wav2code, self.code2wav)
+
+    def _check_codes(self, wav2code: Wav2CodeConfig, code2wav: Code2WavConfig) -> None:
+        """What wav2code gives, code2wav must take."""
+        rate = Fraction(self.mel.frames_per_second, wav2code.frames_per_code)
+        if rate != code2wav.codes_per_second:
+            raise ConfigError(
+                f"wav2code.pool {wav2code.pool} gives {rate} codes/s, code2wav takes {code2wav.codes_per_second}"
+            )
+        last = wav2code.first_code + wav2code.num_codes - 1
+        if last >= code2wav.dit.num_codes:
+            raise ConfigError(
+                f"wav2code.levels {wav2code.levels} give codes to {last}, dit.num_codes is {code2wav.dit.num_codes}"
             )
 
 
@@ -598,5 +683,6 @@ def nano() -> OmniConfig:
                 initial_channels=192, upsample_rates=(6, 5, 4, 2, 2), upsample_kernels=(12, 11, 8, 4, 4),
             ),
         ),
+        wav2code=Wav2CodeConfig(width=256, num_layers=4, num_heads=4, ffn_width=1024),
         visual=VisualConfig(max_pixels=448 * 448, video_min_tokens=16, video_max_tokens=64, video_total_tokens=4096),
     )  # fmt: skip

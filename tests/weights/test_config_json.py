@@ -172,3 +172,14 @@ def test_errors_name_the_file(damaged):
         ConfigError, match=r"damaged: config.json.talker_config.num_attention_heads: is 'four'"
     ):
         read_config(damaged)
+
+
+def test_the_speech_tokenizer_is_written_and_read():
+    """Ours beside the official sections; a config without it reads as None, a wrong number in it is named."""
+    config = replace(cfg.nano(), wav2code=replace(cfg.nano().wav2code, levels=(5, 7), num_layers=2))
+    raw = config_to_json(config)
+    assert config_from_json(raw) == config
+    assert "wav2code_config" not in config_to_json(cfg.tiny())["config.json"]
+    raw["config.json"]["wav2code_config"]["levels"] = [8, 1]
+    with pytest.raises(ConfigError, match=r"wav2code_config.levels"):
+        config_from_json(raw)

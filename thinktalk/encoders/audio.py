@@ -10,8 +10,6 @@ N = sum(C * S), D width.
 
 from __future__ import annotations
 
-import functools
-import math
 from collections.abc import Sequence
 from fractions import Fraction
 from itertools import groupby, islice
@@ -22,6 +20,7 @@ from torch import Tensor, nn
 
 from thinktalk.config import AudioEncoderConfig
 from thinktalk.layers.audio_block import AudioBlock
+from thinktalk.layers.audio_block import sinusoids as _sinusoids
 from thinktalk.layers.linear import Linear
 from thinktalk.stream import Blocked
 
@@ -121,15 +120,3 @@ class AudioEncoder(Blocked):
         """Mean of consecutive pairs in each piece; an odd last frame is dropped: (C * S, D) -> (C * (S // 2), D)."""
         pairs = x_ND.view(C, S, -1)[:, : S // 2 * 2].unflatten(1, (S // 2, 2))
         return pairs.mean(2).flatten(0, 1)
-
-
-@functools.lru_cache(maxsize=8)
-@torch.inference_mode(False)  # cached: a tensor born in inference mode can never be trained with
-def _sinusoids(length: int, width: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Whisper's positions (length, width): sines, then cosines, of frequencies from 1 down to 1 / 10000."""
-    half = width // 2
-    frequencies = torch.exp(
-        -math.log(10_000) / (half - 1) * torch.arange(half, device="cpu", dtype=torch.float32)
-    )
-    angles = torch.arange(length, device="cpu", dtype=torch.float32)[:, None] * frequencies
-    return torch.cat([angles.sin(), angles.cos()], 1).to(device, dtype)

@@ -1,10 +1,12 @@
-"""AudioBlock: segments of sound x (N, D) -> (N, D), one pre-LN transformer layer as in Whisper.
+"""AudioBlock: segments of sound x (N, D) -> (N, D), one pre-LN transformer layer as in Whisper; and Whisper's positions.
 
 Letters: N tokens of all segments, D width.
 """
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Sequence
 
 import torch
@@ -14,7 +16,7 @@ from torch import Tensor, nn
 from thinktalk.layers.linear import Linear
 from thinktalk.layers.segments import Run, SegmentAttention
 
-__all__ = ["AudioBlock", "GeluMLP"]
+__all__ = ["AudioBlock", "GeluMLP", "sinusoids"]
 
 
 class GeluMLP(nn.Module):
@@ -48,3 +50,15 @@ class AudioBlock(nn.Module):
             limit = torch.finfo(torch.float16).max - 1000
             x_ND = x_ND.clamp(-limit, limit)
         return x_ND
+
+
+@functools.lru_cache(maxsize=8)
+@torch.inference_mode(False)  # cached: a tensor born in inference mode can never be trained with
+def sinusoids(length: int, width: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Whisper's positions (length, width): sines, then cosines, of frequencies from 1 down to 1 / 10000."""
+    half = width // 2
+    frequencies = torch.exp(
+        -math.log(10_000) / (half - 1) * torch.arange(half, device="cpu", dtype=torch.float32)
+    )
+    angles = torch.arange(length, device="cpu", dtype=torch.float32)[:, None] * frequencies
+    return torch.cat([angles.sin(), angles.cos()], 1).to(device, dtype)

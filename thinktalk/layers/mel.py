@@ -10,6 +10,11 @@ maximum counts.
 `log_mel` takes the maximum over the whole clip (the reference). `LogMel` is its streaming form: it normalises blocks of
 2 s by the maximum of the blocks so far, so a clip of at most one block comes out as from `log_mel`.
 
+The mel of the sound to be made (what the DiT makes and the vocoder reads) is another one, `speech_mel`: 24 kHz, 80 bands,
+natural logarithm of magnitudes, no normalisation, frame t covers samples t hop to (t + 1) hop and its window is centred there.
+The hop is the vocoder's and the window four hops. The official checkpoint does not say how its own was computed; ours is the
+usual one of HiFi-GAN and BigVGAN.
+
 B rows, S samples, T frames, M mel bands, F frequencies.
 """
 
@@ -24,13 +29,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from thinktalk.config import MelConfig
+from thinktalk.config import MelConfig, SpeechMelConfig
 from thinktalk.stream import State, StreamModule
 
-__all__ = ["LogMel", "LogMelState", "log_mel", "mel_filter_bank", "num_frames"]
+__all__ = ["LogMel", "LogMelState", "log_mel", "mel_filter_bank", "num_frames", "speech_mel"]
 
 FLOOR = 1e-10  # least mel power: log10 is -10 in silence
 DEPTH = 8.0  # log10 units kept below the maximum (80 dB)
+SPEECH_FLOOR = (
+    1e-5  # least magnitude of a band of the speech mel: its logarithm is -11.5 in silence
+)
 PIECE = 3000  # windows transformed at a time (30 s), which bounds memory
 
 
@@ -62,6 +70,34 @@ def log_mel(
     log_BMT = _log_power(_silent_end(_reflect_start(pcm, config), config), config)
     peak_B11 = log_BMT.amax((1, 2), keepdim=True)
     return _scale(log_BMT[..., : num_frames(S, config)], peak_B11)
+
+
+def speech_mel(pcm: Tensor, config: SpeechMelConfig | None = None) -> Tensor:
+    """Natural-log mel (B, 80, S // hop) of 24 kHz pcm (B, S), differentiable: the inverse of the vocoder.
+
+    Both ends are mirrored by (n_fft - hop) / 2 samples, so T frames are T hops of sound; samples beyond the last whole hop
+    are not heard. pcm shorter than a window is continued with zeros.
+
+    >>> speech_mel(torch.zeros(1, 24000)).shape
+    torch.Size([1, 80, 100])
+    """
+    config = config or SpeechMelConfig()
+    pcm = _as_float(pcm)
+    B, T = len(pcm), pcm.shape[1] // config.hop
+    if T == 0:
+        return pcm.new_zeros(B, config.num_mels, 0)
+    pcm = pcm[:, : T * config.hop]
+    edge = (config.n_fft - config.hop) // 2
+    pcm = functional.pad(pcm, (0, max(0, edge + 1 - pcm.shape[1])))  # as much as can be mirrored
+    pcm = functional.pad(pcm[:, None], (edge, edge), mode="reflect")[:, 0]
+    window, bands_MF = _speech_constants(config, pcm.device, pcm.dtype)
+    spectrum_BFT = torch.stft(
+        pcm, config.n_fft, config.hop, window=window, center=False, return_complex=True
+    )
+    # the square root has no slope at 0: a floor far below the band's
+    power = spectrum_BFT.real.square() + spectrum_BFT.imag.square()
+    magnitude = (power + 1e-9).sqrt()
+    return (bands_MF @ magnitude).clamp(min=SPEECH_FLOOR).log()[..., :T]
 
 
 @dataclass
@@ -201,6 +237,17 @@ def _constants(
     hann = torch.hann_window(config.n_fft, dtype=precise)
     bands_FM = mel_filter_bank(config.num_mels, config.n_fft, config.sample_rate)
     # dtype first: some devices know no float64
+    return hann.to(dtype).to(device), bands_FM.T.contiguous().to(dtype).to(device)
+
+
+@functools.cache
+@torch.inference_mode(False)
+def _speech_constants(
+    config: SpeechMelConfig, device: torch.device, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Periodic Hann window (n_fft,) and mel bands (M, F) of the speech mel."""
+    hann = torch.hann_window(config.n_fft, dtype=torch.float64)
+    bands_FM = mel_filter_bank(config.num_mels, config.n_fft, config.sample_rate)
     return hann.to(dtype).to(device), bands_FM.T.contiguous().to(dtype).to(device)
 
 

@@ -154,6 +154,7 @@ def config_from_json(raw: dict[str, dict[str, Any]]) -> cfg.OmniConfig:
         thinker=_thinker(thinker),
         talker=_talker(main.section("talker_config")) if speaks else None,
         code2wav=_code2wav(main.section("token2wav_config")) if "token2wav_config" in main and speaks else None,
+        wav2code=_wav2code(main.section("wav2code_config")) if "wav2code_config" in main else None,
         mel=mel,
         visual=visual,
         generation=_generation(_Section(raw.get("generation_config.json", {}), "generation_config.json")),
@@ -181,6 +182,11 @@ def _check_shapes(config: cfg.OmniConfig) -> None:
             (len(s.channels) == len(s.kernels) == len(s.dilations) >= 3, "dit_config", "enc_channels, enc_kernel_sizes and enc_dilations must be equally long"),
             (all(ch % s.res2net_scale == 0 for ch in s.channels), "dit_config", "enc_channels must be multiples of enc_res2net_scale"),
             (c.dit.head_dim % 2 == 0, "dit_config", "head_dim must be even"),
+        ]  # fmt: skip
+    if (w := config.wav2code) is not None:
+        rules += [
+            (w.width % (2 * w.num_heads) == 0, "wav2code_config", "width must be a multiple of 2 x num_heads"),
+            (w.num_mels == config.mel.num_mels, "wav2code_config", "num_mels must be the ears'"),
         ]  # fmt: skip
     for holds, where, rule in rules:
         if not holds:
@@ -323,6 +329,20 @@ def _code2wav(s: _Section) -> cfg.Code2WavConfig:
         ),
         sample_rate=s.integer("sample_rate", default=24_000),
     )  # fmt: skip
+
+
+def _wav2code(s: _Section) -> cfg.Wav2CodeConfig:
+    return cfg.Wav2CodeConfig(
+        num_mels=s.integer("num_mels", default=128),
+        width=s.integer("width"),
+        num_layers=s.integer("num_layers", high=1024),
+        num_heads=s.integer("num_heads"),
+        ffn_width=s.integer("ffn_width"),
+        block_frames=s.integer("block_frames", default=200),
+        pool=s.integer("pool", default=2),
+        levels=s.integers("levels", (8, 5, 5, 5), low=2),
+        first_code=s.integer("first_code", default=1, low=0),
+    )
 
 
 def _front_ends(raw: dict[str, dict[str, Any]]) -> tuple[cfg.MelConfig, cfg.VisualConfig]:

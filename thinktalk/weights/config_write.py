@@ -86,6 +86,11 @@ def config_to_json(
         }  # fmt: skip
     if c is not None:
         main["token2wav_config"] = _code2wav_json(c)
+    if (
+        w := config.wav2code
+    ) is not None:  # ours: the official checkpoints have no speech tokenizer
+        main["wav2code_config"] = {f.name: getattr(w, f.name) for f in fields(w)}
+        main["wav2code_config"]["levels"] = list(w.levels)
     pre = {
         "processor_class": "Qwen2_5OmniProcessor", "feature_extractor_type": "WhisperFeatureExtractor",
         "image_processor_type": "Qwen2VLImageProcessor", "feature_size": mel.num_mels, "sampling_rate": mel.sample_rate,
