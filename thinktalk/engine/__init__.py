@@ -1,9 +1,9 @@
 """Many conversations at once: they listen while you speak and speak while they think.
 
-engine    seats, units of work, a thread            seat        one conversation's place: read, reply, cancel, rewind
-scheduler which unit is next, by deadline           admission   who is let in
-replying  one reply as it is made                   stages      the networks at work for many
-pool      decode rows side by side                  drawing     their samplers side by side
+session    one conversation, for its user              seat       its place in the engine: read, reply, cancel, rewind
+engine     seats and units of work; worker: a thread   scheduler  which unit is next, by deadline; admission: who is let in
+replying   one reply as it is made                     stages     the networks at work for many: thinking, speaking
+pool       decode rows side by side                    drawing    their samplers side by side
 """
 
 from thinktalk.engine.admission import Busy

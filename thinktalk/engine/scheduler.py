@@ -99,9 +99,7 @@ class Cost:
             return 0.0
         mean, seconds = self.n / self.w, self.s / self.w
         spread = self.nn / self.w - mean * mean
-        if (
-            spread < 1e-6 * mean * mean
-        ):  # one size only was seen: take it that half is the same for all sizes
+        if spread < 1e-6 * mean * mean:  # one size was seen: half of it taken as fixed
             return seconds * (0.5 + 0.5 * n / mean)
         slope = max(0.0, (self.ns / self.w - mean * seconds) / spread)
         slope = min(slope, seconds / mean)
