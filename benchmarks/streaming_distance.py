@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
@@ -27,7 +26,7 @@ from thinktalk.weights.random import random_model
 
 LOUD = 8.0
 BACKS, AHEADS = (0, 1, 2, 3, 4, None), (0, 1, 2, 3)  # None: remembers
-GROUPS = ((1,), (2,), (4,), (6,), (1, 1, 2, 4, 6))
+GROUPS = ((1,), (2,), (4,), (6,), Windows().groups)
 VOCODER_AHEADS = (0, 3, 6, 12, 18, 23, 24, 34)
 
 
@@ -35,33 +34,57 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="tiny size only, short utterances")
+    parser.add_argument("--only", choices=("distance", "vocoder", "cost"), help="one part")
     parser.add_argument("--plot", help="write the plot there (SVG)")
     given = parser.parse_args()
     torch.manual_seed(0)
-    report: dict[str, list[dict]] = {"windows": [], "groups": [], "vocoder": [], "cost": []}
+    report: dict[str, list[dict]] = {}
     with torch.inference_mode():
-        tiny = make_model(cfg.tiny())
-        blocks = 8 if given.quick else 16
-        for name, loud in (("tiny", 1.0), ("tiny, loud", LOUD)):
-            bench = Distance(make_model(cfg.tiny(), loud=loud), blocks, name)
-            report["windows"] += bench.windows(BACKS, AHEADS)
-            report["groups"] += bench.groups()
-        report["vocoder"] += vocoder_rows("tiny", tiny, 30 if given.quick else 100, VOCODER_AHEADS)
-        report["cost"] += cost_rows("tiny", tiny, 5.0)
-        if not given.quick:
-            real = cfg.omni_7b()
-            for name, loud in (("official width", 1.0), ("official width, loud", LOUD)):
-                bench = Distance(make_model(real, layers=3, loud=loud), 6, name)
-                report["windows"] += bench.windows((0, 1, 2, None), (1,))
-                report["windows"] += bench.windows((None,), (0, 2))
-            report["vocoder"] += vocoder_rows("official", make_model(real, layers=3), 30, (0, 6, 12, 18, 24))  # fmt: skip
-            report["cost"] += cost_rows("nano", make_model(cfg.nano()), 15.0)
-            report["cost"] += cost_rows("official width, 3 layers", make_model(real, layers=3), 3.0)
+        for title, measure in (("distance", distances), ("vocoder", vocoders), ("cost", costs)):
+            if given.only in (None, title):
+                report |= measure(quick=given.quick)
     for title, rows in report.items():
         print_table(title, rows)
     print(json.dumps({"benchmark": "streaming distance", **report}))
-    if given.plot:
+    if given.plot and "windows" in report:
         draw(report["windows"], given.plot)
+
+
+REAL = cfg.omni_7b()
+LAYERS = 3  # of the official 22: one that looks ahead between two that look back
+
+
+def distances(*, quick: bool) -> dict[str, list[dict]]:
+    """Of windows, by look-back and look-ahead, and by size."""
+    report: dict[str, list[dict]] = {"windows": [], "groups": []}
+    for name, loud in (("tiny", 1.0), ("tiny, loud", LOUD)):
+        bench = Distance(make_model(cfg.tiny(), loud=loud), 8 if quick else 16, name)
+        report["windows"] += bench.windows(BACKS, AHEADS)
+        report["groups"] += bench.groups()
+    for name, loud in (("official width", 1.0), ("official width, loud", LOUD)):
+        if not quick:
+            bench = Distance(make_model(REAL, layers=LAYERS, loud=loud), 6, name)
+            report["windows"] += bench.windows((0, 1, 2, None), (1,))
+            report["windows"] += bench.windows((None,), (0, 2))
+    return report
+
+
+def vocoders(*, quick: bool) -> dict[str, list[dict]]:
+    """Of the vocoder, by look-ahead."""
+    rows = vocoder_rows("tiny", make_model(cfg.tiny()), 30 if quick else 100, VOCODER_AHEADS)
+    if not quick:
+        rows += vocoder_rows("official", make_model(REAL, layers=LAYERS), 30, (0, 6, 12, 18, 24))
+    return {"vocoder": rows}
+
+
+def costs(*, quick: bool) -> dict[str, list[dict]]:
+    """Of a whole answer."""
+    rows = cost_rows("tiny", make_model(cfg.tiny()), 5.0)
+    if not quick:
+        rows += [row for s in (5.0, 15.0) for row in cost_rows("nano", make_model(cfg.nano()), s)]
+        depth = REAL.code2wav.dit.num_layers / LAYERS * 9  # all layers; 36 evaluations, not 4
+        rows += cost_rows("official", make_model(REAL, layers=LAYERS), 5.0, points=2, depth=depth)
+    return {"cost": rows}
 
 
 # --------------------------------------------------------------------------------------------------------------- models
@@ -178,30 +201,50 @@ def vocoder_rows(name: str, model: Code2Wav, frames: int, aheads) -> list[dict]:
 # ----------------------------------------------------------------------------------------------------------------- cost
 
 
-def cost_rows(name: str, model: Code2Wav, seconds: float) -> Iterator[dict]:
-    """Time of a whole answer in windows over the offline time, turn and turn about; first code to first sound excluded."""
+def cost_rows(name: str, model: Code2Wav, seconds: float, *, points: int = 10, depth: float = 1.0) -> list[dict]:  # fmt: skip
+    """Work of a whole answer in windows over the offline work; processor time, since other programs disturb the clock.
+
+    `depth` scales the DiT's time to the layers of the whole model.
+    """
     rate = model.config.sample_rate / model.config.code_samples
     codes = draw_codes(model, int(seconds * rate))
     variants = {
-        "offline": None,
-        "windows, remembers": Windows(),
-        "windows, 2 blocks back": Windows(look_back_blocks=2),
-        "one block each, remembers": Windows(groups=(1,)),
+        "offline": Windows(groups=(codes.shape[1],), points=points),  # one window of everything
+        "remembers": Windows(points=points),
+        "2 blocks back": Windows(look_back_blocks=2, points=points),
+        "remembers, groups of 1": Windows(groups=(1,), points=points),
     }
-    best = dict.fromkeys(variants, float("inf"))
+    spent = {label: (float("inf"), float("inf")) for label in variants}
     for _ in range(2):
         for label, windows in variants.items():
-            speech = None if windows is None else Speech(model.dit, model.vocoder, model.config, windows=windows)  # fmt: skip
-            start = time.perf_counter()
-            if speech is None:
-                model(codes[0], model.voice, generator=torch.Generator().manual_seed(0))
-            else:
-                speech(codes, voice=model.voice)
-            best[label] = min(best[label], time.perf_counter() - start)
-    for label, spent in best.items():
-        yield {
-            "model": name, "sound_s": seconds, "variant": label, "s_per_s": spent / seconds, "of_offline": spent / best["offline"]
-        }  # fmt: skip
+            flow, vocoder = _work(model, windows, codes, whole=label == "offline")
+            spent[label] = min(spent[label][0], flow), min(spent[label][1], vocoder)
+    flow, vocoder = spent["offline"]
+    return [
+        {
+            "model": name, "sound_s": seconds, "variant": label, "dit": f / flow, "vocoder": v / vocoder,
+            "together": (f * depth + v) / (flow * depth + vocoder), "cpu_s_per_s": (f * depth + v) / seconds,
+        }
+        for label, (f, v) in spent.items()
+    ]  # fmt: skip
+
+
+def _work(model: Code2Wav, windows: Windows, codes: Tensor, *, whole: bool) -> tuple[float, float]:
+    """Seconds of processor time of codes to mel, and of mel to wave."""
+    speech = Mels(model.dit, model.vocoder, model.config, windows=windows)
+    start = time.process_time()
+    mel = speech.mel(codes, voice=model.voice)
+    between = time.process_time()
+    if whole:
+        model.vocode(mel)
+    else:
+        stream, size = StreamVocoder(model.vocoder), model.config.dit.block_frames
+        state, at, index = stream.init_state(1, dtype=mel.dtype), 0, 0
+        while at < mel.shape[2]:
+            end = windows.own(index)[1] * size
+            stream.step(mel[..., at:end], state, last=end >= mel.shape[2])
+            at, index = end, index + 1
+    return between - start, time.process_time() - between
 
 
 # --------------------------------------------------------------------------------------------------------------- output

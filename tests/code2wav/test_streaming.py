@@ -76,10 +76,10 @@ def assert_same(a: Tensor, b: Tensor) -> None:
 
 def test_boundaries() -> None:
     windows = Windows()
-    own = [windows.own(i) for i in range(7)]
-    assert own == [(0, 1), (1, 2), (2, 4), (4, 8), (8, 14), (14, 20), (20, 26)]
+    own = [windows.own(i) for i in range(9)]
+    assert own == [(0, 1), (1, 2), (2, 4), (4, 8), (8, 14), (14, 22), (22, 34), (34, 46), (46, 58)]
     assert [windows.computed(i) for i in (0, 3)] == [(0, 2), (4, 9)]
-    far = Windows(look_back_blocks=3, look_ahead_blocks=2)
+    far = Windows(look_back_blocks=3, look_ahead_blocks=2, groups=(1, 1, 2, 4, 6))
     assert [far.computed(i) for i in (0, 2, 5)] == [(0, 3), (0, 6), (11, 22)]
 
 

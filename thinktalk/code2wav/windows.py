@@ -1,8 +1,8 @@
 """Windows: which blocks of codes go through the DiT together when speech is streamed; a fixed function of the block's index.
 
-    groups (1, 1, 2, 4, 6, 6, ...)      own blocks    0 | 1 | 2 3 | 4 5 6 7 | 8 ...
-    computed for window 3 (look ahead 1)                          4 5 6 7 + 8        4 5 6 7 are kept, 8 is computed again
-    ... with 2 blocks of look-back                          2 3 + 4 5 6 7 + 8
+    own blocks, groups (1, 1, 2, 4, 6, 8, 12, 12, ...)    0 | 1 | 2 3 | 4 5 6 7 | 8 9 ...
+    window 3, one block of look-ahead                                   4 5 6 7 + 8         8 is computed again later
+    ... and two blocks of look-back                               2 3 + 4 5 6 7 + 8
 
 Timing never moves a boundary, so however the codes come, the sound is the same. Without look-back a window still hears the
 past: what the look-back layers heard of the block before is remembered from window to window.
@@ -36,7 +36,7 @@ class Windows:
     layers heard of the block before at every evaluation, so that the past is heard exactly as it was spoken."""
     look_ahead_blocks: int = 1
     """Blocks after its own that a window waits for."""
-    groups: tuple[int, ...] = (1, 1, 2, 4, 6)
+    groups: tuple[int, ...] = (1, 1, 2, 4, 6, 8, 12)
     """Own blocks of the first windows: small for an early first sound, then growing for speed; the last one repeats."""
     vocoder_lookahead: int | None = None
     """Mel frames the vocoder waits for; None is what its convolutions reach (24 officially: the rest is below float32)."""
