@@ -1,0 +1,211 @@
+"""c2: codes to mel by flow matching. Utterances of codes and their mels -> loss of the DiT and its speaker encoder.
+
+    x_t = (1 - t) noise + t mel        v(x_t, t | codes, voice) -> mel - noise        Lipman 2023, eq. 22 with sigma_min 0
+
+    t          logit-normal an utterance (Esser 2024), and t = 0 for a share of them: there the best answer is the mean of
+               all mels that fit the codes, a regression, which is learnt first and from which every walk starts
+    guidance   a share is trained as the free half of sampling hears it: null code, silent reference, nobody's voice
+    voice      a sample of the same speaker, or a piece of the utterance itself, which is then not asked for
+    blocks     a share is heard as a stream: some borders between blocks hide what comes after, of some also what was before
+
+So one model makes whole sentences and streams them (code2wav/windows.py). The EMA is the loop's (optim.ema).
+
+Letters: B utterances, n codes, P blocks, F frames a block, M mel bands, T frames of a reference, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+
+import torch
+from torch import Tensor
+
+from thinktalk.code2wav.blocks import Blocks
+from thinktalk.code2wav.dit import DiT, Timbre
+from thinktalk.training.stage import Stage
+
+__all__ = ["Draw", "FlowConfig", "FlowStage", "Utterances", "hide"]
+
+
+@dataclass(frozen=True)
+class Utterances:
+    """Codes and what they sounded like."""
+
+    codes: Sequence[Tensor]
+    """(n,) each."""
+    mels: Sequence[Tensor]
+    """(M, repeats x n) natural-log mel of each (layers/mel.py speech_mel)."""
+    references: Sequence[Tensor] | None = None
+    """(M, T) mel of another sample of each speaker; None: a piece of the utterance itself."""
+    voices: Tensor | None = None
+    """(B, speaker_width) `cond` of each voice; None: zeros."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlowConfig:
+    """How examples are drawn."""
+
+    start_share: float = 0.1
+    """Utterances at t = 0."""
+    free_share: float = 0.15
+    """Utterances without codes and voice, for guidance."""
+    stream_share: float = 0.5
+    """Utterances with hidden borders."""
+    forget_share: float = 0.2
+    """Of those, the ones whose borders hide the past too."""
+    reference_frames: tuple[int, int] = (100, 300)
+    """Shortest and longest sample of a voice."""
+
+
+@dataclass(frozen=True)
+class Draw:
+    """All that chance decides for a batch, on the CPU."""
+
+    times: Tensor  # (B,)
+    noise: list[Tensor]  # (repeats x n, M) each
+    free: Tensor  # (B,) bool
+    samples: list[
+        tuple[int, int]
+    ]  # first frame and frames of each voice's sample; 0 frames: unknown voice
+    no_after: Tensor  # (P,) bool: this block hears nothing of the next
+    no_before: Tensor  # (P,) bool: nothing of the one before
+
+
+class FlowStage(Stage):
+    """Batches are Utterances; the DiT with its speaker encoder learns."""
+
+    def __init__(self, dit: DiT, config: FlowConfig | None = None):
+        self.modules: DiT = dit
+        self.config = config or FlowConfig()
+
+    def weight(self, batch: Utterances) -> float:
+        """Codes."""
+        return float(sum(len(codes) for codes in batch.codes))
+
+    def loss(
+        self, batch: Utterances, *, generator: torch.Generator, **turn: str
+    ) -> tuple[Tensor, dict[str, Tensor | float]]:
+        """Mean squared error of the velocity over the frames that are asked for; `start` is that of t = 0 alone."""
+        return self.loss_of(batch, self.draw(batch, generator))
+
+    def loss_of(self, batch: Utterances, draw: Draw) -> tuple[Tensor, dict[str, Tensor | float]]:
+        """The loss once chance has decided."""
+        dit, device = self.modules, self.modules.input.weight.device
+        codes = [c * (not free) for c, free in zip(batch.codes, draw.free, strict=True)]
+        timbres = self._timbres(batch, draw)
+        condition = dit.condition(codes, timbres, guided=False)
+        blocks = hide(condition.blocks, no_after=draw.no_after, no_before=draw.no_before)
+        condition = replace(condition, blocks=blocks)
+        mels = [mel.T.to(device, torch.float32)[:n] for mel, n in zip(batch.mels, blocks.frames, strict=True)]  # fmt: skip
+        target_PFM = blocks.pack(mels)
+        noise_PFM = blocks.pack([noise.to(device) for noise in draw.noise])
+        asked_PF = blocks.pack([asked.to(device) for asked in self._asked(batch, draw, blocks)])
+        counts = torch.tensor([-(-n // blocks.size) for n in blocks.frames])
+        row_P = torch.arange(len(counts)).repeat_interleave(counts).to(device)
+        time_B = draw.times.to(device, torch.float32)
+        t_P11 = time_B[row_P][:, None, None]
+        x_PFM = (1 - t_P11) * noise_PFM + t_P11 * target_PFM
+        velocity_PFM = dit(x_PFM, dit.modulate(time_B).at(row_P), condition).float()
+        error_PF = (velocity_PFM - (target_PFM - noise_PFM)).square().mean(2)
+        loss = _mean(error_PF, asked_PF)
+        start = asked_PF * (time_B[row_P] == 0)[:, None]
+        metrics: dict[str, Tensor | float] = {"flow": loss.detach()}
+        if bool((draw.times == 0).any()):
+            metrics["start"] = _mean(error_PF, start).detach()
+        return loss, metrics
+
+    # ----------------------------------------------------------------------------------------------------------- chance
+
+    def draw(self, batch: Utterances, generator: torch.Generator) -> Draw:
+        """What is to be learnt from this batch this time; a function of the generator's state alone."""
+        config, dit = self.config, self.modules.config
+        frames = [len(codes) * dit.repeats for codes in batch.codes]
+        counts = [-(-n // dit.block_frames) for n in frames]
+        B, P = len(frames), sum(counts)
+
+        def uniform(size: int) -> Tensor:
+            return torch.rand(size, generator=generator, device=generator.device).cpu()
+
+        def normal(*shape: int) -> Tensor:
+            return torch.randn(*shape, generator=generator, device=generator.device)
+
+        times = torch.sigmoid(normal(B).cpu())
+        times[uniform(B) < config.start_share] = 0
+        free = uniform(B) < config.free_share
+        known = batch.references or batch.mels
+        shortest, longest = config.reference_frames
+        length = shortest + int(uniform(1) * (longest - shortest + 1))
+        samples = [self._sample(mel.shape[1], length, float(u), batch) for mel, u in zip(known, uniform(B), strict=True)]  # fmt: skip
+        # each stream has its own density of borders, from none to one after every block
+        density_B = uniform(B) * (uniform(B) < config.stream_share)
+        forgets_B = uniform(B) < config.forget_share
+        row_P = torch.arange(B).repeat_interleave(torch.tensor(counts))
+        border_P = uniform(P) < density_B[row_P]
+        return Draw(
+            times=times,
+            noise=[normal(n, dit.num_mels) for n in frames],
+            free=free,
+            samples=samples,
+            no_after=border_P,
+            no_before=(border_P & forgets_B[row_P]).roll(1),
+        )
+
+    def _sample(self, frames: int, length: int, u: float, batch: Utterances) -> tuple[int, int]:
+        """Where the sample of a voice is taken: at most half of the utterance itself, so that something is left to ask."""
+        length = min(length, frames if batch.references is not None else frames // 2)
+        if length < self.modules.speaker.min_frames:
+            return 0, 0
+        return int(u * (frames - length + 1)), length
+
+    # ----------------------------------------------------------------------------------------------------------- voices
+
+    def _timbres(self, batch: Utterances, draw: Draw) -> list[Timbre]:
+        """Who speaks each utterance, (1, D) rows; samples of one length are heard together."""
+        dit = self.modules
+        like = dict(dtype=dit.input.weight.dtype, device=dit.input.weight.device)
+        known = batch.references or batch.mels
+        nobody = torch.zeros(dit.config.speaker_width, **like)
+        silence = torch.zeros(dit.speaker.min_frames, dit.config.num_mels, **like)
+        heard: list[Tensor] = []
+        voices: list[Tensor] = []
+        for i, (start, length) in enumerate(draw.samples):
+            free = bool(draw.free[i])
+            sample = known[i][:, start : start + length].T.to(**like)
+            heard.append(silence if free or not length else sample)
+            voices.append(nobody if free or batch.voices is None else batch.voices[i].to(**like))
+        order = sorted(range(len(heard)), key=lambda i: len(heard[i]))
+        rows: list[Tensor] = [nobody] * len(heard)
+        for _, same in groupby(order, key=lambda i: len(heard[i])):
+            group = list(same)
+            for i, speaker in zip(group, dit.speaker(torch.stack([heard[i] for i in group])), strict=True):  # fmt: skip
+                rows[i] = speaker
+        said_BD = dit.input.voiced(torch.stack(rows), torch.stack(voices))
+        return [Timbre(said=said_1D, free=said_1D) for said_1D in said_BD.split(1)]
+
+    def _asked(self, batch: Utterances, draw: Draw, blocks: Blocks) -> list[Tensor]:
+        """1 for each frame that is asked for, 0 for one shown as the voice's sample."""
+        asked = [torch.ones(n) for n in blocks.frames]
+        if batch.references is None:
+            for row, (start, length), free in zip(asked, draw.samples, draw.free, strict=True):
+                row[start : start + length] *= bool(free)
+        return asked
+
+
+def _mean(error_PF: Tensor, asked_PF: Tensor) -> Tensor:
+    return (error_PF * asked_PF).sum() / asked_PF.sum().clamp(min=1)
+
+
+def hide(blocks: Blocks, *, no_after: Tensor, no_before: Tensor) -> Blocks:
+    """The same layout where block n of P hears nothing of the next if no_after[n], of the one before if no_before[n]."""
+    F, device = blocks.size, blocks.back.device
+    after = ~no_after.to(device)[:, None, None, None]
+    before = ~no_before.to(device)[:, None, None, None]
+    whole = torch.ones_like(blocks.ahead[..., :F])
+    return replace(
+        blocks,
+        back=blocks.back & torch.cat([before & whole, whole], -1),
+        ahead=blocks.ahead & torch.cat([whole, after & whole], -1),
+        around=blocks.around & torch.cat([before & whole, whole, after & whole], -1),
+    )
