@@ -1,0 +1,5 @@
+"""Metrics: what training (preference pairs, gates) and evaluation both need, as numbers with their intervals.
+
+wer.py        words and characters that went wrong, after English normalisation
+intervals.py  bootstrap intervals of rates and of their differences, sample by sample
+"""
