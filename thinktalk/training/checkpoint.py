@@ -23,6 +23,7 @@ from typing import Any
 import torch
 import torch.distributed.checkpoint as dcp
 from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from thinktalk.errors import WeightsError
@@ -72,7 +73,10 @@ class Checkpoints:
                 process_group=self.world.saving,
                 no_dist=self.world.size == 1,
             )
-        except Exception as error:  # staging or planning: the disk, memory, another rank
+        except (
+            Exception,
+            CheckpointException,
+        ) as error:  # staging or planning: the disk, memory, another rank
             future = Future()
             future.set_exception(error)
         assert isinstance(future, Future)
@@ -146,7 +150,7 @@ class Checkpoints:
                 process_group=self.world.saving,
                 no_dist=self.world.size == 1,
             )
-        except Exception as error:
+        except (Exception, CheckpointException) as error:
             raise WeightsError(
                 f"{self.path(step)}: {_root_cause(error)}; expected a whole checkpoint; remove it to use the one before"
             ) from error

@@ -260,7 +260,9 @@ class Trainer:
                 share = weight * world.size / total if total > 0 else 0.0
                 (loss * share).backward()
                 sum_of_losses += float(loss.detach()) * weight
-                numbers["seen"].append((weight, {k: float(v) for k, v in seen.items()}))
+                numbers["seen"].append(
+                    (weight, {name: _number(value) for name, value in seen.items()})
+                )
             (loss_sum,) = world.sum(sum_of_losses)
             loss_mean = loss_sum / total if total > 0 else 0.0
             norm = clip(turn.parameters.values(), config.optim.clip)
@@ -360,6 +362,10 @@ class Trainer:
                 f"and its data cannot be dealt out anew; start it with {len(states)} ranks"
             )
         return True
+
+
+def _number(value: Tensor | float) -> float:
+    return float(value.detach()) if isinstance(value, Tensor) else float(value)
 
 
 def _saved_buffers(modules: nn.Module) -> dict[str, Tensor]:
