@@ -20,7 +20,7 @@ from media_files import (
 
 from thinktalk.errors import InputError
 from thinktalk.media import container
-from thinktalk.media.audio import load_audio, write_wav
+from thinktalk.media.audio import WaveWriter, load_audio, write_wav
 
 
 def wav(samples: np.ndarray, rate: int = 16_000, subtype: str = "FLOAT") -> bytes:
@@ -226,15 +226,36 @@ def test_a_failed_write_leaves_nothing_behind(tmp_path, monkeypatch):
     path = tmp_path / "a.wav"
     path.write_bytes(b"old")
 
-    def fails(*args, **kwargs):
-        args[0].write(b"half")
+    write = soundfile.SoundFile.write
+
+    def fails(self, data):
+        write(self, data[: len(data) // 2])
         raise OSError("disk full")
 
-    monkeypatch.setattr(soundfile, "write", fails)
-    with pytest.raises(InputError, match="disk full"):
-        write_wav(path, np.zeros(10, np.float32), 24_000)
+    with monkeypatch.context() as patch:
+        patch.setattr(soundfile.SoundFile, "write", fails)
+        with pytest.raises(InputError, match="disk full"):
+            write_wav(path, np.zeros(10, np.float32), 24_000)
+
+    def interrupted():
+        with WaveWriter(path, 24_000) as wave:
+            wave.write(np.zeros(10, np.float32))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert path.read_bytes() == b"old"
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_pieces_make_the_same_file_as_the_whole(tmp_path):
+    samples = np.sin(np.arange(1000) * 0.1).astype(np.float32)
+    write_wav(tmp_path / "whole.wav", samples, 24_000)
+    with WaveWriter(tmp_path / "pieces.wav", 24_000) as wave:
+        for piece in np.split(samples, [0, 3, 500]):
+            wave.write(piece)
+        assert not (tmp_path / "pieces.wav").exists()
+    assert (tmp_path / "pieces.wav").read_bytes() == (tmp_path / "whole.wav").read_bytes()
 
 
 def test_places_that_cannot_be_written(tmp_path):
