@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from page import put
 from torch import Tensor
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -178,14 +179,8 @@ def main() -> None:
     print("\n".join(lines))
     print(json.dumps({"benchmark": "parity", "seeds": args.seeds, "errors": worst}))
     if args.write:
-        page = Path(args.write)
-        head, _, rest = page.read_text().partition("<!-- parity table: begin -->\n")
-        tail = rest.partition("<!-- parity table: end -->")[2]
-        note = f"`python benchmarks/parity.py --seeds {args.seeds}` printed:\n\n"
-        table = "\n".join(lines)
-        page.write_text(
-            f"{head}<!-- parity table: begin -->\n{note}{table}\n<!-- parity table: end -->{tail}"
-        )
+        note = f"`python benchmarks/parity.py --seeds {args.seeds}` printed:"
+        put(args.write, "parity table", "\n".join([note, "", *lines]))
 
 
 if __name__ == "__main__":

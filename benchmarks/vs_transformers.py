@@ -1,6 +1,6 @@
 """thinktalk against transformers: the same weights, the same process, the two sides taking turns.
 
-    python benchmarks/vs_transformers.py [--quick] [--only encoders]... [--threads N]
+    python benchmarks/vs_transformers.py [--quick] [--only encoders]... [--threads N] [--write docs/performance.md]
 
 Each file of benchmarks/sections/ is one section: `rows(quick) -> list[Row]`. A table and one JSON line are printed for each,
 then what fell short of its target. Exit status 1 when transformers is missing or a section fails, else 0: ratios on a
@@ -13,15 +13,17 @@ import argparse
 import importlib
 import importlib.util
 import os
+import platform
 import sys
 import time
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from timing import Row, print_rows  # this file's folder is on the path of a script
+from page import put  # this file's folder is on the path of a script
+from timing import Row, print_rows
 
-__all__ = ["main", "section_names"]
+__all__ = ["main", "markdown", "section_names"]
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read once, when torch starts its threads
 HERE = Path(__file__).resolve().parent
@@ -43,6 +45,33 @@ def below_target(rows: Sequence[Row]) -> list[Row]:
     return [row for row in rows if row.ratio < (1.0 if row.target is None else row.target)]
 
 
+def markdown(name: str, rows: Sequence[Row]) -> str:
+    """The rows of a section as a table of a page."""
+    lines = [
+        f"### {name}",
+        "",
+        "| what | ours, ms | transformers, ms | ratio | to reach |",
+        "|---|---|---|---|---|",
+    ]
+    for row in rows:
+        what = f"{row.name} ({row.note})" if row.note else row.name
+        target = "" if row.target is None else f"{row.target:g}"
+        lines.append(
+            f"| {what} | {row.ours_ms:.2f} | {row.theirs_ms:.2f} | {row.ratio:.2f} | {target} |"
+        )
+    return "\n".join(lines)
+
+
+def processor() -> str:
+    """The processor's name, as Linux tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the sections asked for; returns the exit status."""
     names = section_names()
@@ -52,6 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--only", action="append", choices=names, metavar="SECTION", help=", ".join(names)
     )
     parser.add_argument("--threads", type=int, default=None, help="threads torch may use")
+    parser.add_argument("--write", metavar="PAGE", help="put the tables between the page's markers")
     args = parser.parse_args(argv)
     if importlib.util.find_spec("transformers") is None:
         print(
@@ -66,10 +96,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     transformers.logging.set_verbosity_error()
     if args.threads:
         torch.set_num_threads(args.threads)
-    print(
+    machine = (
         f"torch {torch.__version__}, transformers {transformers.__version__},"
-        f" {torch.get_num_threads()} of {os.cpu_count()} cores"
+        f" {torch.get_num_threads()} of {os.cpu_count()} cores, {processor()}"
     )
+    print(machine)
+    tables: list[str] = []
     slow: list[tuple[str, Row]] = []
     failed: list[str] = []
     for name in args.only or names:
@@ -81,12 +113,20 @@ def main(argv: Sequence[str] | None = None) -> int:
             failed.append(name)
             continue
         print_rows(name, rows)
+        tables.append(markdown(name, rows))
         print(f"{name}: {time.perf_counter() - start:.0f} s", file=sys.stderr)
         slow += [(name, row) for row in below_target(rows)]
     for name, row in slow:
         print(
             f"below target: {name}: {row.name}: {row.ratio:.2f}, wanted {row.target or 1.0:.2f}",
             file=sys.stderr,
+        )
+    if args.write:
+        command = "scripts/bench --quick" if args.quick else "scripts/bench"
+        put(
+            args.write,
+            "benchmark tables",
+            "\n\n".join([f"`{command}` printed on {machine}:", *tables]),
         )
     if failed:
         print(f"vs_transformers: failed: {', '.join(failed)}", file=sys.stderr)
