@@ -22,6 +22,7 @@ VERBS = {
     "inspect": "show what a checkpoint holds: parts, sizes, rates, voices",
     "convert": "re-shard, cast, quantise a checkpoint, or merge a LoRA adapter into it",
     "bench": "measure how long a listener waits, and how many can be talked with at once",
+    "data": "make training shards, check them, show what is in them",
     "voices": "list, add or remove the voices of a checkpoint",
 }
 """Every verb with its one-line help; thinktalk/cli/VERB.py has `add_arguments(parser)` and `run(args) -> int`."""

@@ -7,4 +7,7 @@ loader.py    the plan read by any number of ranks and workers; its place is one 
 examples.py  a sample as the Thinker learns it: ids, positions, labels, media
 packing.py   many examples in one row that cannot see each other
 prompts.py   tasks in natural language; splits by hash
+making.py    recordings with transcripts -> shards
+checking.py  what is wrong with shards, by name
+show.py      samples as a page to look at and listen to
 """

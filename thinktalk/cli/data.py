@@ -1,0 +1,161 @@
+"""thinktalk data: make shards of a folder of recordings, check what shards hold, show samples as a page."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import sys
+import tempfile
+from typing import TYPE_CHECKING, Any
+
+from thinktalk.cli.options import positive
+from thinktalk.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from thinktalk.config import OmniConfig
+    from thinktalk.data.samples import Sample
+    from thinktalk.media.text import Tokenizer
+
+__all__ = ["add_arguments", "run"]
+
+FAULTS_SHOWN = 20
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("--json", action="store_true", help="print exactly one JSON object")
+    shared.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    actions = parser.add_subparsers(dest="action", metavar="make|check|show", required=True)
+    make = actions.add_parser("make", parents=[shared], help="shards of a folder of recordings")
+    make.add_argument(
+        "--corpus", required=True, metavar="DIR", help="recordings with their transcripts"
+    )
+    make.add_argument("--out", required=True, metavar="DIR", help="where the shards go")
+    make.add_argument("--voice", metavar="V", help="who speaks (default: the recording's folder)")
+    make.add_argument(
+        "--test-voice", action="append", default=[], metavar="V", help="keep this voice for test"
+    )
+    make.add_argument("--shard-mib", type=positive, default=256, metavar="N", help="size of a tar")
+    check = actions.add_parser("check", parents=[shared], help="name what cannot be used")
+    check.add_argument("paths", nargs="+", metavar="TAR|DIR")
+    check.add_argument("--quick", action="store_true", help="do not decode the media")
+    show = actions.add_parser("show", parents=[shared], help="samples as a page to see and hear")
+    show.add_argument("paths", nargs="+", metavar="TAR|DIR")
+    show.add_argument("--out", default="samples.html", metavar="PAGE.html")
+    show.add_argument("-n", type=positive, default=12, metavar="N", help="how many (default 12)")
+    show.add_argument(
+        "--model", metavar="M", help="whose tokenizer and sizes (default: a tiny one of its own)"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    return {"make": _make, "check": _check, "show": _show}[args.action](args)
+
+
+def _make(args: argparse.Namespace) -> int:
+    from thinktalk.data.making import make_corpus
+
+    made = make_corpus(
+        args.corpus,
+        args.out,
+        voice=args.voice,
+        test_voices=args.test_voice,
+        max_bytes=args.shard_mib << 20,
+    )
+    result = {
+        "paths": made.paths,
+        "samples": made.samples,
+        "seconds": {name: round(s, 3) for name, s in made.seconds.items()},
+        "faults": [str(fault) for fault in made.faults],
+    }
+    if args.json:
+        print(json.dumps(result))
+        return 0
+    for split, count in made.samples.items():
+        print(f"{split:<8}{count:>8} samples{made.seconds[split] / 3600:>10.2f} hours")
+    for fault in made.faults[:FAULTS_SHOWN]:
+        print(f"passed by: {fault}", file=sys.stderr)
+    if len(made.faults) > FAULTS_SHOWN:
+        print(f"passed by: {len(made.faults) - FAULTS_SHOWN} more", file=sys.stderr)
+    return 0
+
+
+def _check(args: argparse.Namespace) -> int:
+    """The report as far as it goes; the exit status is 2 where there is a fault."""
+    from thinktalk.data.checking import check_shards
+
+    report = check_shards(args.paths, decode=not args.quick)
+    result = report.as_json()
+    print(json.dumps(result) if args.json else "\n".join(_lines(result)))
+    if report.faults:
+        more = f" (and {len(report.faults) - 1} more)" if len(report.faults) > 1 else ""
+        raise InputError(f"{report.faults[0]}{more}")
+    return 0
+
+
+def _lines(result: dict[str, Any]) -> list[str]:
+    hours = result["seconds"] / 3600
+    lines = [
+        f"{result['samples']} samples in {result['shards']} shards, {result['bytes']:,} bytes, {hours:.2f} hours, {result['words']:,} words"
+    ]
+    for title in ("members", "fields"):
+        counts = ", ".join(f"{name} {count}" for name, count in result[title].items())
+        lines.append(f"{title:<10}{counts or 'none'}")
+    lines += [f"{voice:<24}{seconds / 60:>8.1f} minutes" for voice, seconds in result["voices"].items()]  # fmt: skip
+    lines += [f"fault: {fault}" for fault in result["faults"][:FAULTS_SHOWN]]
+    if len(result["faults"]) > FAULTS_SHOWN:
+        lines.append(f"fault: {len(result['faults']) - FAULTS_SHOWN} more, all of them with --json")
+    return lines
+
+
+def _show(args: argparse.Namespace) -> int:
+    from thinktalk.data.show import write_page
+
+    tokenizer, config = _reader(args.model)
+    chosen = itertools.islice(_samples(args.paths), args.n)
+    shown = write_page(
+        chosen, args.out, tokenizer=tokenizer, config=config, title=", ".join(args.paths)
+    )
+    if args.json:
+        print(json.dumps({"page": args.out, "samples": shown}))
+    else:
+        print(f"{shown} samples in {args.out}")
+    return 0
+
+
+def _samples(paths: list[str]) -> Iterator[Sample]:
+    """One of each shard in turn, so that a page shows something of all."""
+    from thinktalk.data.mixture import expand
+    from thinktalk.data.samples import parse
+    from thinktalk.data.shards import scan
+
+    entries = [scan(path).entries for path in expand(paths)]
+    for row in itertools.zip_longest(*entries):
+        for entry in row:
+            if entry is None:
+                continue
+            try:
+                yield parse(entry)
+            except InputError as error:
+                print(f"passed by: {error}", file=sys.stderr)
+
+
+def _reader(model: str | None) -> tuple[Tokenizer, OmniConfig]:
+    """Tokenizer and sizes of a checkpoint, or small ones made here."""
+    from thinktalk.media.text import Tokenizer
+
+    if model is not None:
+        from thinktalk.omni import resolve
+        from thinktalk.weights.config_read import read_config
+
+        directory = resolve(model)
+        config = read_config(directory)
+        return Tokenizer.load(directory, config=config.thinker), config
+    from thinktalk.config import tiny
+    from thinktalk.weights.tokenizer import build_tokenizer
+
+    with tempfile.TemporaryDirectory() as folder:
+        return build_tokenizer(tiny(), folder), tiny()
