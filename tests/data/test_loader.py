@@ -12,9 +12,11 @@ from sample_house import RATE, record, write_shards
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 from thinktalk.data.loader import Loader
-from thinktalk.data.mixture import Bins, Buckets, Mixture, Plan, Source
+from thinktalk.data.mixture import Mixture, Source
+from thinktalk.data.plan import Bins, Buckets, Plan
 from thinktalk.data.shards import ShardWriter, scan
 from thinktalk.errors import ConfigError, InputError
+from thinktalk.training.stage import Data, Resharding
 
 
 def make(sample, generator):
@@ -67,9 +69,17 @@ def test_resume_with_another_world(speech, whole):
     assert [b for step in zip(*heads, strict=True) for b in step] == whole[:12]
     again = [loader(speech, rank=r, world=2) for r in range(2)]
     for one in again:
-        one.load_state_dict(first[0].state_dict())
+        assert isinstance(one, Data) and isinstance(one, Resharding)
+        one.reshard([former.state_dict() for former in first])
     tails = [take(one, 6) for one in again]
     assert [b for step in zip(*tails, strict=True) for b in step] == whole[12:]
+
+
+def test_ranks_that_parted_are_refused(speech):
+    first = [loader(speech, rank=r, world=2) for r in range(2)]
+    take(first[0], 3)
+    with pytest.raises(ConfigError, match=r"stood at batches \[0, 6\]"):
+        loader(speech).reshard([one.state_dict() for one in first])
 
 
 def test_many_snapshots_later(speech):

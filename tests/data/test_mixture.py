@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from sample_house import record, write_shards
 
-from thinktalk.data.mixture import Bins, Buckets, Draw, Mixture, Plan, Source, expand
+from thinktalk.data.mixture import Draw, Mixture, Source, expand
+from thinktalk.data.plan import Bins, Buckets, Plan
 from thinktalk.data.shards import ShardWriter
 from thinktalk.errors import ConfigError, InputError
 

@@ -2,7 +2,8 @@
 
 shards.py    tar files: where every sample lies; damaged places are named, never fatal
 samples.py   the one sample format: JSON with ChatML messages, and media
-mixture.py   sources with weights, shuffled by arithmetic, bucketed by duration or packed by length
+mixture.py   sources with weights, shuffled by arithmetic
+plan.py      batches: bucketed by duration, or rows packed by length
 loader.py    the plan read by any number of ranks and workers; its place is one number
 examples.py  a sample as the Thinker learns it: ids, positions, labels, media
 packing.py   many examples in one row that cannot see each other

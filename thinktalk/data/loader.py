@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from thinktalk.data.mixture import Draw, Mixture, Plan
+from thinktalk.data.mixture import Draw, Mixture
+from thinktalk.data.plan import Plan
 from thinktalk.data.samples import Sample, parse
 from thinktalk.data.shards import Fault
 from thinktalk.errors import ConfigError, InputError
@@ -139,6 +140,15 @@ class Loader:
         self._snapshots = deque([state["plan"]])
         self.samples, self.skipped = state["samples"], state["skipped"]
         self._rewind()
+
+    def reshard(self, states: Sequence[dict[str, Any]]) -> None:
+        """Go on from the states of all former ranks, whatever their number. Errors: ConfigError (they had parted)."""
+        numbers = sorted({state["number"] for state in states})
+        if len(numbers) != 1:
+            raise ConfigError(f"data: the former ranks stood at batches {numbers}, expected one place; resume from a checkpoint that all of them wrote together")  # fmt: skip
+        self.load_state_dict(states[0])
+        for name in ("samples", "skipped"):  # the part of the former work that is this rank's
+            setattr(self, name, sum(state[name] for state in states) // self.world)
 
     def _rewind(self) -> None:
         """Put the plan where the deliveries are."""
