@@ -203,7 +203,7 @@ class Trainer:
                     if journal is not None:
                         journal.write(self.step, numbers)
                     self.watch(self.step, numbers)
-                self.guard.check(self.step, self.checkpoints.latest)
+                self.guard.check(self.step, self._last_good)
                 ended = self.step >= config.steps or stopping > 0 or 0 < config.seconds <= self.elapsed  # fmt: skip
                 due = (config.save_every and self.step - saved_step >= config.save_every) or (
                     config.save_seconds and self.elapsed - saved_at >= config.save_seconds
@@ -219,6 +219,10 @@ class Trainer:
             if journal is not None:
                 journal.close()
         return self.step
+
+    def _last_good(self) -> int | None:
+        self.checkpoints.settle(wait=True)
+        return self.checkpoints.latest()
 
     def _save_end(self) -> None:
         self.checkpoints.settle(wait=True)

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from thinktalk.errors import ConfigError
 
@@ -130,16 +132,28 @@ def set_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
 def clip(parameters: Iterable[nn.Parameter], longest: float) -> float:
     """Shorten the gradient of all parameters together to `longest` (0: leave it), and return how long it was.
 
-    Sharded parameters count whole; every rank gets the same number. A length that is not finite leaves NaN behind: the caller
-    must not take the step.
+    Sharded parameters count whole; every rank gets the same number. Squares are summed in float64: in float32 the sum over
+    a large matrix depends on how it is sharded. A length that is not finite leaves the gradient as it is: take no step with it.
     """
-    held = [p for p in parameters if p.grad is not None]
-    norm = torch.nn.utils.get_total_norm([p.grad for p in held])  # type: ignore[misc]
-    if hasattr(norm, "full_tensor"):
-        norm = norm.full_tensor()
-    if longest > 0:
-        torch.nn.utils.clip_grads_with_norm_(held, longest, norm)
-    return float(norm)
+    grads = [p.grad for p in parameters if p.grad is not None]
+    shards = [g.to_local() if isinstance(g, DTensor) else g for g in grads]
+    if not shards:
+        return 0.0
+    wide = torch.float32 if shards[0].device.type == "mps" else torch.float64
+    whole, shared = torch.zeros(2, dtype=wide, device=shards[0].device)
+    mesh = None
+    for grad, part in zip(grads, shards, strict=True):
+        square = torch.linalg.vector_norm(part, dtype=wide).square()
+        if isinstance(grad, DTensor):
+            mesh, shared = grad.device_mesh, shared + square
+        else:
+            whole = whole + square
+    if mesh is not None:
+        dist.all_reduce(shared, group=mesh.get_group())
+    norm = float((whole + shared).sqrt())
+    if 0 < longest < norm < math.inf:
+        torch._foreach_mul_(shards, longest / norm)
+    return norm
 
 
 class EMA:

@@ -32,8 +32,10 @@ class World:
     rank: int = 0
     size: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    talking: Any = None
+    """The process group of numbers and small things, on the CPU."""
     saving: Any = None
-    """The process group of checkpoints: on the CPU, so that saving in the background does not meet the gradients."""
+    """The process group of checkpoints: its own, because they are written in the background."""
 
     @property
     def leads(self) -> bool:
@@ -45,7 +47,7 @@ class World:
         if self.size == 1:
             return [float(v) for v in values]
         total = torch.tensor(values, dtype=torch.float64)
-        dist.all_reduce(total, group=self.saving)
+        dist.all_reduce(total, group=self.talking)
         return total.tolist()
 
     def gather(self, value: Any) -> list[Any]:
@@ -53,7 +55,7 @@ class World:
         if self.size == 1:
             return [value]
         found: list[Any] = [None] * self.size
-        dist.all_gather_object(found, value, group=self.saving)
+        dist.all_gather_object(found, value, group=self.talking)
         return found
 
 
@@ -73,7 +75,8 @@ def join(device: str = "auto") -> World:
         return World(device=place)
     if not dist.is_initialized():
         dist.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo")
-    return World(rank, size, place, dist.new_group(backend="gloo"))
+    talking, saving = (dist.new_group(backend="gloo") for _ in range(2))
+    return World(rank, size, place, talking, saving)
 
 
 def leave(world: World) -> None:

@@ -1,0 +1,43 @@
+"""One rank of the runs of test_parallel.py: rank_worker.py OUT STEPS ACCUMULATE [recompute] [bf16]; prints JSON on rank 0."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import torch
+from toys import Dialogues, Drawn, Sentences
+
+from thinktalk.training.journal import read_journal
+from thinktalk.training.loop import TrainConfig, Trainer
+from thinktalk.training.optim import OptimConfig
+from thinktalk.training.parallel import join, leave
+
+
+def run(out: str, steps: int, accumulate: int, *words: str) -> dict[str, object]:
+    """Train the sentences; losses, metrics, and every trained tensor as sums and samples of its whole."""
+    torch.set_num_threads(1)
+    world = join("cpu")
+    # eps: the gradient of a key's bias is nearly nothing but rounding, which Adam would blow up to whole steps
+    config = TrainConfig(
+        out=out, steps=steps, accumulate=accumulate, save_every=2, save_seconds=0, device="cpu",
+        optim=OptimConfig(lr=3e-3, eps=1e-5, ema=0.5), recompute="recompute" in words,
+        precision="bf16" if "bf16" in words else "fp32",
+    )  # fmt: skip
+    data = Drawn(Dialogues.draw, count=12, rank=world.rank, ranks=world.size)
+    trainer = Trainer(Sentences(), data, config, world=world)
+    trainer.run()
+    whole = {}
+    for name, tensor in trainer.tensors().items():
+        full = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+        whole[name] = full.double().flatten()[:: max(1, full.numel() // 50)].tolist()
+    sharded = sum(hasattr(t, "full_tensor") for t in trainer.tensors().values())
+    lines = read_journal(f"{out}/metrics.jsonl") if world.leads else []
+    leave(world)
+    return {"lines": lines, "whole": whole, "sharded": sharded, "leads": world.leads}
+
+
+if __name__ == "__main__":
+    found = run(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), *sys.argv[4:])
+    if found.pop("leads"):
+        print(json.dumps(found))
