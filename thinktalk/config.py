@@ -448,6 +448,8 @@ class Wav2CodeConfig:
     """Encoder frames (50 a second) that one code averages: 2 gives 25 codes a second, 1 gives 50."""
     levels: tuple[int, ...] = (8, 5, 5, 5)
     """Values each number of a code can take; their product is the number of codes (1000)."""
+    choices: int = 0
+    """Codes of an existing decoder to choose among, instead of a grid of levels of our own; 0: the grid."""
     first_code: int = 1
     """The code of index 0: code 0 is the DiT's null code."""
 
@@ -465,7 +467,7 @@ class Wav2CodeConfig:
     @property
     def num_codes(self) -> int:
         """Codes it can give."""
-        return prod(self.levels)
+        return self.choices or prod(self.levels)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

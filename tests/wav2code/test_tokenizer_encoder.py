@@ -24,7 +24,8 @@ SMALL = Wav2CodeConfig(
 def make(config: Wav2CodeConfig = SMALL, seed: int = 0) -> SpeechTokenizer:
     torch.manual_seed(seed)
     tokenizer = SpeechTokenizer(config)
-    torch.nn.init.normal_(tokenizer.fsq.down.weight, std=1.0)  # codes that differ
+    last = tokenizer.choice if tokenizer.fsq is None else tokenizer.fsq.down
+    torch.nn.init.normal_(last.weight, std=1.0)  # codes that differ
     for conv in (tokenizer.conv1, tokenizer.conv2):  # ... by the sound, not by the place alone
         torch.nn.init.normal_(conv.weight)
     return tokenizer
@@ -34,9 +35,9 @@ def mel(batch, length, generator):
     return torch.randn(batch, SMALL.num_mels, length, generator=generator, dtype=torch.float64)
 
 
-@pytest.mark.parametrize("pool", [1, 2, 3])
-def test_codes_stream(pool):
-    check_law(make(replace(SMALL, pool=pool)), mel, max_length=40, examples=8)
+@pytest.mark.parametrize(("pool", "choices"), [(1, 0), (2, 0), (3, 0), (2, 50)])
+def test_codes_stream(pool, choices):
+    check_law(make(replace(SMALL, pool=pool, choices=choices)), mel, max_length=40, examples=8)
 
 
 def test_a_wave_streams_to_codes():

@@ -31,7 +31,16 @@ from thinktalk.training.stage import Stage
 from thinktalk.wav2code.encoder import SpeechTokenizer
 from thinktalk.wav2code.pieces import Pieces
 
-__all__ = ["Speech", "TokenizerHeads", "TokenizerModules", "TokenizerStage", "noisy_copy"]
+__all__ = [
+    "Speech",
+    "TokenizerHeads",
+    "TokenizerModules",
+    "TokenizerStage",
+    "Weights",
+    "content_loss",
+    "noisy_copy",
+    "usage",
+]
 
 DEPTH = 8.0  # log10 units kept below the maximum, as the log-mel itself has them
 
@@ -146,16 +155,13 @@ class TokenizerStage(Stage):
     ) -> tuple[Tensor, dict[str, Tensor | float]]:
         """Weighted sum of the four losses; `codes_used`, `perplexity` and `agree` tell a collapse early."""
         tokenizer, heads, weights = self.modules.tokenizer, self.modules.heads, self.weights
+        fsq = tokenizer.fsq
+        assert fsq is not None, "a tokenizer that chooses another decoder's codes is c1_inverse's"
         x_ND, pieces = tokenizer.features(batch.mels)
-        made = tokenizer.fsq(x_ND)
+        made = fsq(x_ND)
         slots = heads.slots(made.embedding, pieces)
-        frames = torch.tensor([len(clip) for clip in slots])
-        logits_BTV = heads.ctc(pad_sequence(slots, batch_first=True))
-        labels = batch.labels.to(logits_BTV.device)
         parts: dict[str, Tensor] = {}
-        parts["ctc"], left_out = ctc(
-            logits_BTV, frames.to(labels.device), labels, batch.label_lengths.to(labels.device)
-        )
+        parts["ctc"], left_out = content_loss(heads, slots, batch)
         metrics: dict[str, Tensor | float] = {"too_short": float(left_out)}
         if batch.phones is not None and heads.phones is not None:
             parts["phones"], metrics["phones_right"] = self._phones(slots, batch.phones)
@@ -163,12 +169,12 @@ class TokenizerStage(Stage):
         drawn = heads.draw(pieces.join(made.embedding), speakers)
         parts["mel"] = _mean_l1(drawn, batch.mels)
         noisy, _ = tokenizer.features([noisy_copy(mel, generator) for mel in batch.mels])
-        other = tokenizer.fsq(noisy)
+        other = fsq(noisy)
         # the noisy copy is drawn to the codes of the clean one, never the other way
         parts["agreement"] = (other.bounded - made.rounded.detach()).square().mean()
         total = torch.stack([getattr(weights, name) * part for name, part in parts.items()]).sum()
         metrics |= {name: part.detach() for name, part in parts.items()}
-        metrics |= _usage(made.indices, tokenizer.fsq.num_codes)
+        metrics |= usage(made.indices, fsq.num_codes)
         metrics["agree"] = (other.indices == made.indices).float().mean()
         return total, metrics
 
@@ -184,13 +190,23 @@ class TokenizerStage(Stage):
         return loss, right.detach()
 
 
+def content_loss(
+    heads: TokenizerHeads, slots: Sequence[Tensor], batch: Speech
+) -> tuple[Tensor, int]:
+    """CTC a label of what was said, given the slots (50 a second, D) of each clip, and clips too short for their labels."""
+    logits_BTV = heads.ctc(pad_sequence(list(slots), batch_first=True))
+    device = logits_BTV.device
+    frames = torch.tensor([len(clip) for clip in slots], device=device)
+    return ctc(logits_BTV, frames, batch.labels.to(device), batch.label_lengths.to(device))
+
+
 def _mean_l1(drawn: Sequence[Tensor], mels: Sequence[Tensor]) -> Tensor:
     """Mean distance of drawn mels (M, frames) to the true ones, as far as they were drawn."""
     gaps = [(d.float() - m[:, : d.shape[1]].to(d.device).float()).abs().flatten() for d, m in zip(drawn, mels, strict=True)]  # fmt: skip
     return torch.cat(gaps).mean()
 
 
-def _usage(indices: Tensor, num_codes: int) -> dict[str, Tensor | float]:
+def usage(indices: Tensor, num_codes: int) -> dict[str, Tensor | float]:
     """Share of all codes that this batch used, and the perplexity of their distribution."""
     share = torch.bincount(indices.flatten(), minlength=num_codes) / max(1, indices.numel())
     entropy = -(share * share.clamp(min=1e-12).log()).sum()

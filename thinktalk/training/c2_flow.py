@@ -90,14 +90,20 @@ class FlowStage(Stage):
         """Mean squared error of the velocity over the frames that are asked for; `start` is that of t = 0 alone."""
         return self.loss_of(batch, self.draw(batch, generator))
 
-    def loss_of(self, batch: Utterances, draw: Draw) -> tuple[Tensor, dict[str, Tensor | float]]:
-        """The loss once chance has decided."""
+    def loss_of(
+        self, batch: Utterances, draw: Draw, *, heard: Sequence[Tensor] | None = None
+    ) -> tuple[Tensor, dict[str, Tensor | float]]:
+        """The loss once chance has decided. `heard` (n, code_width) each stands where the codes' own embeddings would."""
         dit, device = self.modules, self.modules.input.weight.device
         codes = [c * (not free) for c, free in zip(batch.codes, draw.free, strict=True)]
         timbres = self._timbres(batch, draw)
         condition = dit.condition(codes, timbres, guided=False)
         blocks = hide(condition.blocks, no_after=draw.no_after, no_before=draw.no_before)
         condition = replace(condition, blocks=blocks)
+        if heard is not None:
+            swaps = [(h - dit.codes(c.to(device))).repeat_interleave(dit.config.repeats, 0) for h, c in zip(heard, codes, strict=True)]  # fmt: skip
+            swapped = condition.constant + dit.input.coded(blocks.pack(swaps))
+            condition = replace(condition, constant=swapped)
         mels = [mel.T.to(device, torch.float32)[:n] for mel, n in zip(batch.mels, blocks.frames, strict=True)]  # fmt: skip
         target_PFM = blocks.pack(mels)
         noise_PFM = blocks.pack([noise.to(device) for noise in draw.noise])

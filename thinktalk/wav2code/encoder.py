@@ -1,6 +1,7 @@
 """SpeechTokenizer: log-mel (B, 128, L) -> codes (B, L // 4), 25 a second (or 50), in independent blocks of 2 s.
 
     mel 100/s -> conv -> conv (stride 2) 50/s + sinusoids -> pre-LN layers -> mean of `pool` frames -> norm -> FSQ -> codes
+                                                                                            or choice: an existing decoder's
 
 The lower half of an ASR encoder with a quantiser on top: what a recogniser needs of speech, and little of who speaks
 (CosyVoice 2's S3 tokens; training/c1_tokenizer.py trains it). Names and shapes of its layers are the audio encoder's, so
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 
 from thinktalk.config import Wav2CodeConfig
 from thinktalk.layers.audio_block import AudioBlock, sinusoids
+from thinktalk.layers.linear import Linear
 from thinktalk.layers.segments import Run
 from thinktalk.stream import Blocked
 from thinktalk.wav2code.fsq import FSQ
@@ -48,7 +50,8 @@ class SpeechTokenizer(Blocked):
             for _ in range(config.num_layers)
         )
         self.norm = nn.LayerNorm(config.width)
-        self.fsq = FSQ(config.width, config.levels)
+        self.fsq = None if config.choices else FSQ(config.width, config.levels)
+        self.choice = Linear(config.width, config.choices) if config.choices else None
 
     def features(self, mels: Sequence[Tensor]) -> tuple[Tensor, Pieces]:
         """What is quantised, (N, D), of log-mels (M, L) each, and which clip each row is of (`join` parts them)."""
@@ -66,6 +69,13 @@ class SpeechTokenizer(Blocked):
         pooled = [self._pool(*part) for part in zip(parts, runs, counts, strict=True)]
         return self.norm(torch.cat(pooled)), pieces.shorten(self.config.frames_per_code)
 
+    def index(self, x_ND: Tensor) -> Tensor:
+        """Indices (N,) of features: the point of the grid they round to, or the likeliest of an existing decoder's codes."""
+        if self.choice is not None:
+            return self.choice(x_ND).argmax(-1)
+        assert self.fsq is not None
+        return self.fsq(x_ND).indices
+
     @torch.no_grad()
     def encode(self, mels: Sequence[Tensor]) -> list[Tensor]:
         """Codes (L // 4,) int64 of each log-mel (M, L), as if each were alone.
@@ -77,7 +87,7 @@ class SpeechTokenizer(Blocked):
         codes = []
         for start in range(0, len(cut), PASS_BLOCKS):
             x_ND, pieces = self.features(cut[start : start + PASS_BLOCKS])
-            codes += pieces.join(self.fsq(x_ND).indices + self.config.first_code)
+            codes += pieces.join(self.index(x_ND) + self.config.first_code)
         each = iter(codes)
         return [torch.cat([next(each) for _ in mel.split(self.block, 1)]) for mel in mels]
 

@@ -341,6 +341,7 @@ def _wav2code(s: _Section) -> cfg.Wav2CodeConfig:
         block_frames=s.integer("block_frames", default=200),
         pool=s.integer("pool", default=2),
         levels=s.integers("levels", (8, 5, 5, 5), low=2),
+        choices=s.integer("choices", default=0, low=0),
         first_code=s.integer("first_code", default=1, low=0),
     )
 
