@@ -6,6 +6,7 @@ mixture.py   sources with weights, shuffled by arithmetic
 plan.py      batches: bucketed by duration, or rows packed by length
 loader.py    the plan read by any number of ranks and workers; its place is one number
 examples.py  a sample as the Thinker learns it: ids, positions, labels, media
+speech.py    a spoken sample as stages learn it: labels, the phone of each frame, augmentation
 packing.py   many examples in one row that cannot see each other
 prompts.py   tasks in natural language; splits by hash
 making.py    recordings with transcripts -> shards
