@@ -21,6 +21,7 @@ VERBS = {
     "transcribe": "write down what is said in a recording",
     "inspect": "show what a checkpoint holds: parts, sizes, rates, voices",
     "convert": "re-shard, cast, quantise a checkpoint, or merge a LoRA adapter into it",
+    "train": "run a recipe of training, or go on with it where its last checkpoint is",
     "bench": "measure how long a listener waits, and how many can be talked with at once",
     "data": "make training shards, check them, show what is in them",
     "voices": "list, add or remove the voices of a checkpoint",

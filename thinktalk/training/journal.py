@@ -30,8 +30,8 @@ class Journal:
         fresh = self.path.with_suffix(".partial")
         fresh.write_text("".join(_line(line) for line in kept))
         os.replace(fresh, self.path)
-        self._file = self.path.open("a")
         self._board = _tensorboard(self.path.parent / "tensorboard", after) if tensorboard else None
+        self._file = self.path.open("a")
 
     def write(self, step: int, numbers: Mapping[str, Any]) -> None:
         """One line; a number that is not finite is written as null."""

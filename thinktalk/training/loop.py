@@ -46,7 +46,7 @@ from thinktalk.training.stage import Data, Resharding, Stage
 __all__ = ["TrainConfig", "Trainer"]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """A whole run, except for what it learns (the stage) and from what (the data)."""
 

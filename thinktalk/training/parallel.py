@@ -70,6 +70,8 @@ def join(device: str = "auto") -> World:
         place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
         torch.cuda.set_device(place)
     else:
+        if device not in ("cpu", "mps"):
+            raise ConfigError(f"device {device}: expected auto, cpu, cuda or mps")
         place = torch.device(device)
     if size == 1:
         return World(device=place)

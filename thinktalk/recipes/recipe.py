@@ -1,0 +1,110 @@
+"""What a recipe is: every number of a run, the stage that learns and its data; `--set optim.lr=3e-4` changes a number.
+
+A recipe is a frozen dataclass derived from Recipe in a file of this folder, whose function `recipe()` returns one with all its
+numbers; variants use dataclasses.replace.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import pkgutil
+import types
+import typing
+from collections.abc import Iterable
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any, Literal
+
+from thinktalk.errors import ConfigError
+from thinktalk.training.loop import TrainConfig
+from thinktalk.training.parallel import World
+from thinktalk.training.stage import Data, Stage
+
+__all__ = ["Recipe", "change", "find_recipe", "recipe_names"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe(TrainConfig):
+    """A run: TrainConfig, numbers of its own, and how its stage and data are made."""
+
+    def stage(self) -> Stage:
+        """What learns, the same on every rank (draw weights from `seed`)."""
+        raise NotImplementedError(f"{type(self).__name__} must say what learns")
+
+    def data(self, world: World) -> Data:
+        """This rank's batches."""
+        raise NotImplementedError(f"{type(self).__name__} must say from what")
+
+
+def recipe_names() -> list[str]:
+    """The recipes of this package."""
+    import thinktalk.recipes as package
+
+    return sorted(info.name for info in pkgutil.iter_modules(package.__path__) if info.name != "recipe")  # fmt: skip
+
+
+def find_recipe(name: str) -> Recipe:
+    """The recipe of a name, with its defaults; ConfigError lists what there is."""
+    if name not in recipe_names():
+        raise ConfigError(f"recipe {name!r} is unknown; have {', '.join(recipe_names())}")
+    return importlib.import_module(f"thinktalk.recipes.{name}").recipe()
+
+
+def change(config: Any, settings: Iterable[str]) -> Any:
+    """A dataclass with fields set from texts such as "steps=200" and "optim.lr=3e-4", checked against their types."""
+    for setting in settings:
+        path, equals, text = setting.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {setting}: expected FIELD=VALUE, such as optim.lr=3e-4")
+        config = _set(config, path.strip().split("."), text.strip(), setting)
+    return config
+
+
+def _set(config: Any, path: list[str], text: str, setting: str) -> Any:
+    name, *rest = path
+    known = [field.name for field in fields(config)]
+    if name not in known:
+        raise ConfigError(f"--set {setting}: no field {name!r}; have {', '.join(known)}")
+    value = getattr(config, name)
+    if rest:
+        if not is_dataclass(value):
+            raise ConfigError(f"--set {setting}: {name} has no fields of its own")
+        return replace(config, **{name: _set(value, rest, text, setting)})
+    if is_dataclass(value):
+        raise ConfigError(f"--set {setting}: expected one of its fields, such as {name}.{fields(value)[0].name}")  # fmt: skip
+    return replace(config, **{name: _parse(text, typing.get_type_hints(type(config))[name], setting)})  # fmt: skip
+
+
+def _parse(text: str, kind: Any, setting: str) -> Any:
+    """A text as a value of a type: bool, int, float, str, Literal, T | None, tuples (as JSON lists)."""
+    origin, choices = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType) and type(None) in choices:
+        if text.lower() in ("none", "null", ""):
+            return None
+        return _parse(text, next(c for c in choices if c is not type(None)), setting)
+    if origin is Literal:
+        if text in choices:
+            return text
+        raise ConfigError(f"--set {setting}: expected one of {', '.join(map(str, choices))}")
+    if kind is bool:
+        words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+        if text.lower() in words:
+            return words[text.lower()]
+        raise ConfigError(f"--set {setting}: expected true or false")
+    if kind is str:
+        return text
+    try:
+        if kind is int:
+            number = float(text)  # 1e4 steps
+            if number != int(number):
+                raise ValueError
+            return int(number)
+        if kind is float:
+            return float(text)
+        items = json.loads(text)
+        if origin is tuple and isinstance(items, list):
+            return tuple(items)
+    except (ValueError, OverflowError):
+        pass
+    wanted = kind.__name__ if isinstance(kind, type) and origin is None else kind
+    raise ConfigError(f"--set {setting}: expected {wanted}")
