@@ -9,7 +9,6 @@ import soundfile
 
 from thinktalk import load as load_model
 from thinktalk.cli.main import main
-from thinktalk.code2wav.streaming import Windows
 from thinktalk.engine import Busy, Engine, measure
 
 SHORT = ["--seconds", "0.3", "--points", "2", "--method", "euler"]
@@ -91,12 +90,12 @@ def test_what_cannot_be_measured_is_one_line(run, words):
 
 def test_who_is_refused_is_counted_and_none_is_busy(tiny_checkpoint):
     omni = load_model(tiny_checkpoint)
-    windows = Windows(points=2, method="euler")
-    engine = Engine(omni.model, omni.tokenizer, windows=windows, max_sessions=2)
-    told = measure.load(engine, measure.Question(seconds=0.1), sessions=3, spread_s=0.0)
+    short = measure.Question(seconds=0.1, points=2, method="euler")
+    engine = Engine(omni.model, omni.tokenizer, max_sessions=2)
+    told = measure.load(engine, short, sessions=3, spread_s=0.0)
     assert (told.sessions, told.refused, len(told.turns)) == (2, 1, 2)
     assert not engine.running
     assert not engine.seats
-    full = Engine(omni.model, omni.tokenizer, windows=windows, max_bytes=1)
+    full = Engine(omni.model, omni.tokenizer, max_bytes=1)
     with pytest.raises(Busy):
-        measure.load(full, measure.Question(), sessions=2)
+        measure.load(full, short, sessions=2)

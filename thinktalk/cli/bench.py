@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from thinktalk.cli import options
 
 if TYPE_CHECKING:
+    from thinktalk.engine import Engine
     from thinktalk.engine.measure import Question
     from thinktalk.omni import Omni
 
@@ -59,22 +60,17 @@ def _question(args: argparse.Namespace) -> Question:
         sound = load_audio(args.audio)
     asked = {} if args.text is None else {"text": args.text}
     return Question(
-        sound=sound, seconds=args.seconds, voice=args.voice, seed=args.seed, **asked
+        sound=sound, seconds=args.seconds, points=args.points, method=args.method, voice=args.voice, seed=args.seed, **asked
     )  # fmt: skip
 
 
-def _engine(omni: Omni, args: argparse.Namespace) -> Any:
-    from thinktalk.code2wav.streaming import Windows
+def _engine(omni: Omni, args: argparse.Namespace) -> Engine:
     from thinktalk.engine import Engine
     from thinktalk.errors import ConfigError
 
     if not omni.can_speak:
         raise ConfigError("bench: the model was loaded without speech, expected Talker and code2wav too")  # fmt: skip
-    flow = omni.config.generation
-    windows = Windows(
-        points=args.points or flow.flow_points, guidance=flow.flow_guidance, sway=flow.flow_sway, method=args.method
-    )  # fmt: skip
-    return Engine(omni.model, omni.tokenizer, windows=windows, max_sessions=max(64, args.sessions))
+    return Engine(omni.model, omni.tokenizer, max_sessions=max(64, args.sessions))
 
 
 def _machine(omni: Omni, args: argparse.Namespace) -> dict[str, Any]:

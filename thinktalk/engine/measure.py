@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from thinktalk.config import OmniConfig
 from thinktalk.engine.admission import Busy
 from thinktalk.engine.answering import wait_for
 from thinktalk.engine.engine import Engine
@@ -50,17 +51,24 @@ class Question:
     """Heard before the text: float32 mono at 16 kHz."""
     seconds: float = 5.0
     """Longest answer; the model may end it sooner."""
+    points: int | None = None
+    """Times of the flow's walk; None: the model's own."""
+    method: str = "rk4"
+    """Solver of the flow: rk4, midpoint, euler."""
     voice: str = "default"
     seed: int = 0
 
-    def limits(self, codes_per_second: float) -> dict[str, int]:
-        """Longest text and speech."""
+    def options(self, config: OmniConfig, seed: int) -> Options:
+        """How it is to be answered."""
         if not self.seconds > 0:
             raise InputError(f"seconds {self.seconds}: expected a length above 0")
-        return {
-            "max_text_tokens": ceil(self.seconds * TEXT_TOKENS_PER_S),
-            "max_codes": max(1, round(self.seconds * codes_per_second)),
-        }
+        generation = replace(
+            config.generation,
+            max_text_tokens=ceil(self.seconds * TEXT_TOKENS_PER_S),
+            max_codes=max(1, round(self.seconds * float(config.code2wav.codes_per_second))),
+            flow_points=self.points or config.generation.flow_points,
+        )
+        return Options(generation=generation, seed=seed, flow_method=self.method)
 
 
 def babble(seconds: float, *, seed: int = 0) -> np.ndarray:
@@ -243,10 +251,7 @@ def load(engine: Engine, question: Question, *, sessions: int = 8, spread_s: flo
 
 
 def _session(engine: Engine, question: Question, *, seed: int | None = None) -> Session:
-    config = engine.model.config
-    limits = question.limits(float(config.code2wav.codes_per_second))
-    generation = replace(config.generation, **limits)
-    options = Options(generation=generation, seed=question.seed if seed is None else seed)
+    options = question.options(engine.model.config, question.seed if seed is None else seed)
     return Session(engine, voice=question.voice, options=options)
 
 
