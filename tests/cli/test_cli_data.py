@@ -54,3 +54,21 @@ def test_a_fault_is_one_line_and_status_2(tmp_path, capsys):
     assert told.err == f"thinktalk: {tmp_path}/a.tar: is no tar from byte 0 to its end\n"
     assert main(["data", "make", "--corpus", f"{tmp_path}/none", "--out", f"{tmp_path}/o"]) == 2
     assert "is no folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("world", ["text", "pictures"])
+def test_a_world_from_a_seed(world, tmp_path, capsys):
+    out = str(tmp_path / "out")
+    assert main(["data", "make", "--world", world, "--count", "20", "--out", out, "--json"]) == 0
+    made = json.loads(capsys.readouterr().out)
+    assert made["samples"] == {"train": 20, "dev": 2, "test": 2} and len(made["paths"]) == 3
+    assert sum(made["skills"].values()) == 24
+    assert main(["data", "check", out]) == 0
+    page = tmp_path / "page.html"
+    assert main(["data", "show", out, "--out", str(page), "--json"]) == 0
+    assert 'class="fault"' not in page.read_text(encoding="utf-8")
+    capsys.readouterr()
+    assert main(["data", "make", "--world", world, "--count", "9", "--out", str(tmp_path)]) == 0
+    assert "train          9 samples" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["data", "make", "--out", out])

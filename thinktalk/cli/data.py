@@ -1,4 +1,4 @@
-"""thinktalk data: make shards of a folder of recordings, check what shards hold, show samples as a page."""
+"""thinktalk data: make shards of recordings or of a world made from a seed, check what shards hold, show samples as a page."""
 
 from __future__ import annotations
 
@@ -29,15 +29,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     shared.add_argument("--json", action="store_true", help="print exactly one JSON object")
     shared.add_argument("--debug", action="store_true", help="show the traceback of an error")
     actions = parser.add_subparsers(dest="action", metavar="make|check|show", required=True)
-    make = actions.add_parser("make", parents=[shared], help="shards of a folder of recordings")
-    make.add_argument(
-        "--corpus", required=True, metavar="DIR", help="recordings with their transcripts"
+    make = actions.add_parser(
+        "make", parents=[shared], help="shards of recordings, or of a world made from a seed"
     )
+    what = make.add_mutually_exclusive_group(required=True)
+    what.add_argument("--corpus", metavar="DIR", help="recordings with their transcripts")
+    what.add_argument("--world", choices=["text", "pictures"], help="questions made from a seed")
     make.add_argument("--out", required=True, metavar="DIR", help="where the shards go")
     make.add_argument("--voice", metavar="V", help="who speaks (default: the recording's folder)")
     make.add_argument(
         "--test-voice", action="append", default=[], metavar="V", help="keep this voice for test"
     )
+    make.add_argument("--count", type=positive, default=1000, metavar="N", help="of a world: samples to train with; a tenth more for dev, and for test (default 1000)")  # fmt: skip
+    make.add_argument("--seed", type=int, default=0, metavar="N", help="of a world (default 0)")
     make.add_argument("--shard-mib", type=positive, default=256, metavar="N", help="size of a tar")
     check = actions.add_parser("check", parents=[shared], help="name what cannot be used")
     check.add_argument("paths", nargs="+", metavar="TAR|DIR")
@@ -56,6 +60,28 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _make(args: argparse.Namespace) -> int:
+    return _make_corpus(args) if args.corpus else _make_world(args)
+
+
+def _make_world(args: argparse.Namespace) -> int:
+    from thinktalk.data.synth import pictures, text
+    from thinktalk.data.synth.world import make_world
+
+    few = max(1, args.count // 10)
+    counts = {"train": args.count, "dev": few, "test": few}
+    ask = {"text": text.ask, "pictures": pictures.ask}[args.world]
+    limit = args.shard_mib << 20
+    paths, skills = make_world(ask, args.out, counts=counts, seed=args.seed, max_bytes=limit)
+    if args.json:
+        print(json.dumps({"paths": paths, "samples": counts, "skills": dict(skills), "faults": []}))
+        return 0
+    for split, count in counts.items():
+        print(f"{split:<8}{count:>8} samples")
+    print(", ".join(f"{skill} {count}" for skill, count in sorted(skills.items())))
+    return 0
+
+
+def _make_corpus(args: argparse.Namespace) -> int:
     from thinktalk.data.making import make_corpus
 
     made = make_corpus(

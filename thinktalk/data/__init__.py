@@ -12,4 +12,5 @@ prompts.py   tasks in natural language; splits by hash
 making.py    recordings with transcripts -> shards
 checking.py  what is wrong with shards, by name
 show.py      samples as a page to look at and listen to
+synth/       worlds made from seeds, with exact answers
 """
