@@ -28,7 +28,8 @@ def run(out: str, steps: int, accumulate: int, *words: str) -> dict[str, object]
     trainer = Trainer(Sentences(), data, config, world=world)
     trainer.run()
     whole = {}
-    for name, tensor in trainer.tensors().items():
+    given = {f"weights/{name}": tensor for name, tensor in trainer.weights().items()}
+    for name, tensor in {**trainer.tensors(), **given}.items():
         full = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
         whole[name] = full.double().flatten()[:: max(1, full.numel() // 50)].tolist()
     sharded = sum(hasattr(t, "full_tensor") for t in trainer.tensors().values())

@@ -166,6 +166,21 @@ def test_wall_clock_drives_the_schedule_and_ends_the_run(tmp_path: Path, monkeyp
     assert Trainer(Slope(), Given([1.0]), timed).resume()
 
 
+def test_weights_are_the_running_mean_where_there_is_one(tmp_path: Path):
+    """What an evaluation or an export takes: copies, by name; the trained weights are left alone."""
+    stage = Slope()
+    trainer = Trainer(stage, Given([1.0]), config(tmp_path, optim=OptimConfig(lr=0.01, ema=0.9)))
+    trainer.run()
+    now = float(stage.modules[0].detach())
+    assert float(trainer.weights(ema=False)["0"]) == now
+    mean = trainer.weights()["0"]
+    assert now < float(mean) < 1  # behind the weights, which sink from 1
+    mean.fill_(7)
+    assert float(trainer.weights()["0"]) < 1
+    plain = Trainer(Slope(), Given([1.0]), config(tmp_path / "b"))
+    assert float(plain.weights()["0"]) == 1
+
+
 def test_stop_ends_with_a_checkpoint_and_the_run_goes_on(tmp_path: Path):
     trainer = Trainer(Slope(), Given([1.0]), config(tmp_path, steps=9))
     trainer.watch = lambda step, line: trainer.stop() if step == 3 else None
