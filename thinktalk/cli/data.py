@@ -1,4 +1,4 @@
-"""thinktalk data: make shards of recordings or of a world made from a seed, check what shards hold, show samples as a page."""
+"""thinktalk data: make shards of recordings, conversations or a world made from a seed, check what shards hold, show samples as a page."""
 
 from __future__ import annotations
 
@@ -34,8 +34,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     what = make.add_mutually_exclusive_group(required=True)
     what.add_argument("--corpus", metavar="DIR", help="recordings with their transcripts")
+    what.add_argument("--chats", nargs="+", metavar="FILE", help="JSON lines as ms-swift and LLaMA-Factory take them")  # fmt: skip
     what.add_argument("--world", choices=["text", "pictures"], help="questions made from a seed")
     make.add_argument("--out", required=True, metavar="DIR", help="where the shards go")
+    make.add_argument("--root", metavar="DIR", help="where the media of chats lie (default: beside each file)")  # fmt: skip
     make.add_argument("--voice", metavar="V", help="who speaks (default: the recording's folder)")
     make.add_argument(
         "--test-voice", action="append", default=[], metavar="V", help="keep this voice for test"
@@ -60,7 +62,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _make(args: argparse.Namespace) -> int:
-    return _make_corpus(args) if args.corpus else _make_world(args)
+    """Recordings, conversations or a world."""
+    return _make_world(args) if args.world else _make_of_files(args)
 
 
 def _make_world(args: argparse.Namespace) -> int:
@@ -81,16 +84,16 @@ def _make_world(args: argparse.Namespace) -> int:
     return 0
 
 
-def _make_corpus(args: argparse.Namespace) -> int:
+def _make_of_files(args: argparse.Namespace) -> int:
+    from thinktalk.data.chats import make_chats
     from thinktalk.data.making import make_corpus
 
-    made = make_corpus(
-        args.corpus,
-        args.out,
-        voice=args.voice,
-        test_voices=args.test_voice,
-        max_bytes=args.shard_mib << 20,
-    )
+    limit = args.shard_mib << 20
+    if args.chats:
+        made = make_chats(args.chats, args.out, root=args.root, max_bytes=limit)
+    else:
+        voices = dict(voice=args.voice, test_voices=args.test_voice)
+        made = make_corpus(args.corpus, args.out, max_bytes=limit, **voices)
     result = {
         "paths": made.paths,
         "samples": made.samples,

@@ -10,6 +10,7 @@ speech.py    a spoken sample as stages learn it: labels, the phone of each frame
 packing.py   many examples in one row that cannot see each other
 prompts.py   tasks in natural language; splits by hash
 making.py    recordings with transcripts -> shards
+chats.py     conversations as ms-swift and LLaMA-Factory take them -> shards
 checking.py  what is wrong with shards, by name
 show.py      samples as a page to look at and listen to
 synth/       worlds made from seeds, with exact answers
