@@ -111,7 +111,7 @@ def nano() -> Omni:
 
 
 def mid() -> Omni:
-    """A middle-sized Thinker (230 M) and Talker (120 M) with nano's ears, vocabulary and voice."""
+    """A middle-sized Thinker (221 M) and Talker (107 M) with nano's ears, vocabulary and voice."""
     base, width = cfg.nano(), 1024
     thinker = replace(
         base.thinker,

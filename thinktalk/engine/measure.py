@@ -64,7 +64,7 @@ class Question:
             raise InputError(f"seconds {self.seconds}: expected a length above 0")
         generation = replace(
             config.generation,
-            max_text_tokens=ceil(self.seconds * TEXT_TOKENS_PER_S),
+            max_text_tokens=max(2, ceil(self.seconds * TEXT_TOKENS_PER_S)),
             max_codes=max(1, round(self.seconds * float(config.code2wav.codes_per_second))),
             flow_points=self.points or config.generation.flow_points,
         )
