@@ -108,7 +108,12 @@ def test_from_the_command_line(folder, capsys):
     assert main(["data", "make", "--chats", str(folder / "chat.jsonl"), "--out", str(out), "--json"]) == 0  # fmt: skip
     assert len(json.loads(capsys.readouterr().out)["faults"]) == 3
     (folder / "none.jsonl").write_text('{"query": "?"}\n')
-    assert main(["data", "make", "--chats", str(folder / "none.jsonl"), "--out", str(out)]) == 2
+    assert (
+        main(["data", "make", "--chats", str(folder / "none.jsonl"), "--out", str(folder / "no")])
+        == 2
+    )
     assert "no conversation that can be used; first fault:" in capsys.readouterr().err
+    assert main(["data", "make", "--chats", str(folder / "chat.jsonl"), "--out", str(out)]) == 2
+    assert "is already there" in capsys.readouterr().err
     with pytest.raises(InputError, match="cannot be read"):
-        make_chats([folder / "absent.jsonl"], out)
+        make_chats([folder / "absent.jsonl"], folder / "no")

@@ -88,6 +88,18 @@ def test_nothing_half_written(tmp_path: Path):
         shards.write("0", {"json": b"{}"})
 
 
+def test_shards_of_another_run_are_not_mixed_in(tmp_path: Path):
+    """A shorter second run would leave the first one's last shards in place, read together with the new ones."""
+    with ShardWriter(tmp_path / "train", max_bytes=1) as shards:
+        for i in range(3):
+            shards.write(f"{i}", {"json": b"{}"})
+    with pytest.raises(InputError, match=r"train-00000\.tar: is already there"), ShardWriter(tmp_path / "train"):  # fmt: skip
+        pass
+    with ShardWriter(tmp_path / "train-more"):
+        pass
+    assert len(list(tmp_path.iterdir())) == 3
+
+
 def test_disk_full_leaves_finished_shards(tmp_path: Path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")

@@ -11,6 +11,7 @@ middle of a file for its end, without a word; here the scan goes on at the next 
 
 from __future__ import annotations
 
+import glob
 import io
 import os
 import tarfile
@@ -249,6 +250,10 @@ class ShardWriter:
         self._tar: tarfile.TarFile | None = None
 
     def __enter__(self) -> Self:
+        """Errors: InputError where shards of this name are already: older ones would stay among the new."""
+        there = self.prefix.parent.glob(f"{glob.escape(self.prefix.name)}-[0-9]*.tar")
+        if older := sorted(there):
+            raise InputError(f"{older[0]}: is already there, expected a place without {self.prefix.name} shards; move it away or choose another")  # fmt: skip
         return self
 
     def write(self, key: str, members: Mapping[str, bytes]) -> None:
