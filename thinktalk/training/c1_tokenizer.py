@@ -131,8 +131,8 @@ class TokenizerModules(nn.Module):
 class TokenizerStage(Stage):
     """Batches are Speech; everything learns.
 
-    Start the tokenizer from ears that already recognise (`start_from`): from random weights agreement is won first by one
-    code for everything, and content has to undo that.
+    Start the tokenizer from ears that already recognise (`start_from`): from random weights few codes are used at first
+    (perplexity 3 to 8 after 50 to 230 steps of 24 s of speech, with agreement or without).
     """
 
     def __init__(self, modules: TokenizerModules, *, weights: Weights | None = None):
