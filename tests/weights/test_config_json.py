@@ -176,7 +176,9 @@ def test_errors_name_the_file(damaged):
 
 def test_the_speech_tokenizer_is_written_and_read():
     """Ours beside the official sections; a config without it reads as None, a wrong number in it is named."""
-    config = replace(cfg.nano(), wav2code=replace(cfg.nano().wav2code, levels=(5, 7), num_layers=2, choices=9))
+    config = replace(
+        cfg.nano(), wav2code=replace(cfg.nano().wav2code, levels=(5, 7), num_layers=2, choices=9)
+    )
     raw = config_to_json(config)
     assert config_from_json(raw) == config
     assert "wav2code_config" not in config_to_json(cfg.tiny())["config.json"]

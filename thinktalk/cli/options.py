@@ -14,7 +14,15 @@ if TYPE_CHECKING:
     from thinktalk.events import Reply
     from thinktalk.omni import Omni
 
-__all__ = ["add_generation", "add_model", "check_out", "finish", "generation", "load_model", "report"]
+__all__ = [
+    "add_generation",
+    "add_model",
+    "check_out",
+    "finish",
+    "generation",
+    "load_model",
+    "report",
+]
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
