@@ -77,8 +77,18 @@ def assert_same(a: Tensor, b: Tensor) -> None:
 def test_boundaries() -> None:
     windows = Windows()
     own = [windows.own(i) for i in range(9)]
-    assert own == [(0, 1), (1, 2), (2, 4), (4, 8), (8, 14), (14, 22), (22, 34), (34, 46), (46, 58)]
-    assert [windows.computed(i) for i in (0, 3)] == [(0, 2), (4, 9)]
+    assert own == [
+        (0, 2),
+        (2, 5),
+        (5, 9),
+        (9, 15),
+        (15, 23),
+        (23, 35),
+        (35, 47),
+        (47, 59),
+        (59, 71),
+    ]
+    assert [windows.computed(i) for i in (0, 3)] == [(0, 3), (9, 16)]
     far = Windows(look_back_blocks=3, look_ahead_blocks=2, groups=(1, 1, 2, 4, 6))
     assert [far.computed(i) for i in (0, 2, 5)] == [(0, 3), (0, 6), (11, 22)]
 
@@ -251,7 +261,7 @@ def test_unknown_codes_are_refused(bad: int) -> None:
     state = speech.init_state(1, voice=VOICE)
     with pytest.raises(InputError, match=f"codes: got {bad}, expected 0 to 50"):
         speech.collect(state, [3, bad])
-    assert speech.wants(state) == 6  # two blocks of three codes
+    assert speech.wants(state) == 9  # three blocks of three codes
     with pytest.raises(InputError, match="made for another model"):
         speech.init_state(1, voice=dataclasses.replace(VOICE, cond=torch.zeros(1, 5)))
 
@@ -296,7 +306,7 @@ def test_first_sound_officially() -> None:
         samples[n] = samples[n - 1] + speech.step([n], state).shape[1]
     assert speech.vocoder.lookahead == 24
     assert [samples[n] for n in (23, 24, 35, 36)] == [0, 0, 0, 24 * 240]
-    early = make_speech(Windows(points=2, method="euler", look_ahead_blocks=0, vocoder_lookahead=0), official_kernels())  # fmt: skip
+    early = make_speech(Windows(points=2, method="euler", groups=(1,), look_ahead_blocks=0, vocoder_lookahead=0), official_kernels())  # fmt: skip
     assert early.step([1] * 12, early.init_state(1, voice=VOICE)).shape[1] == 24 * 240
 
 

@@ -1,8 +1,8 @@
 """Windows: which blocks of codes go through the DiT together when speech is streamed; a fixed function of the block's index.
 
-    own blocks, groups (1, 1, 2, 4, 6, 8, 12, 12, ...)    0 | 1 | 2 3 | 4 5 6 7 | 8 9 ...
-    window 3, one block of look-ahead                                   4 5 6 7 + 8         8 is computed again later
-    ... and two blocks of look-back                               2 3 + 4 5 6 7 + 8
+    own blocks, groups (2, 3, 4, 6, 8, 12, 12, ...)    0 1 | 2 3 4 | 5 6 7 8 | 9 ...
+    window 2, one block of look-ahead                                5 6 7 8 + 9         9 is computed again later
+    ... and two blocks of look-back                            3 4 + 5 6 7 8 + 9
 
 Timing never moves a boundary, so however the codes come, the sound is the same. Without look-back a window still hears the
 past: what the look-back layers heard of the block before is remembered from window to window.
@@ -36,8 +36,9 @@ class Windows:
     layers heard of the block before at every evaluation, so that the past is heard exactly as it was spoken."""
     look_ahead_blocks: int = 1
     """Blocks after its own that a window waits for."""
-    groups: tuple[int, ...] = (1, 1, 2, 4, 6, 8, 12)
-    """Own blocks of the first windows: small for an early first sound, then growing for speed; the last one repeats."""
+    groups: tuple[int, ...] = (2, 3, 4, 6, 8, 12)
+    """Own blocks of the first windows: small for an early first sound, then growing for speed; the last one repeats. The first
+    has two, since the vocoder gives no sound of one block alone until it has heard the next."""
     vocoder_lookahead: int | None = None
     """Mel frames the vocoder waits for; None is what its convolutions reach (24 officially: the rest is below float32)."""
     points: int = 10
