@@ -19,6 +19,7 @@ from plot import line_chart
 from torch import Tensor
 
 from thinktalk import config as cfg
+from thinktalk.code2wav.bigvgan import receptive_field
 from thinktalk.code2wav.model import Code2Wav
 from thinktalk.code2wav.streaming import Speech, Windows
 from thinktalk.code2wav.vocoding import StreamVocoder
@@ -78,13 +79,14 @@ def vocoders(*, quick: bool) -> dict[str, list[dict]]:
 
 
 def costs(*, quick: bool) -> dict[str, list[dict]]:
-    """Of a whole answer."""
+    """Of a whole answer: counted, then measured."""
+    counts = [count_row(seconds) for seconds in (2, 5, 15, 60)]
     rows = cost_rows("tiny", make_model(cfg.tiny()), 5.0)
     if not quick:
         rows += [row for s in (5.0, 15.0) for row in cost_rows("nano", make_model(cfg.nano()), s)]
         depth = REAL.code2wav.dit.num_layers / LAYERS * 9  # all layers; 36 evaluations, not 4
         rows += cost_rows("official", make_model(REAL, layers=LAYERS), 5.0, points=2, depth=depth)
-    return {"cost": rows}
+    return {"counts": counts, "cost": rows}
 
 
 # --------------------------------------------------------------------------------------------------------------- models
@@ -199,6 +201,30 @@ def vocoder_rows(name: str, model: Code2Wav, frames: int, aheads) -> list[dict]:
 
 
 # ----------------------------------------------------------------------------------------------------------------- cost
+
+
+def count_row(seconds: int) -> dict:
+    """Blocks that the DiT computes over blocks spoken, and frames through the vocoder over frames spoken, officially."""
+    config = REAL.code2wav
+    assert config is not None
+    size = config.dit.block_frames
+    blocks = -(-seconds * config.codes_per_second // config.dit.block_codes)
+    behind, ahead = receptive_field(config.vocoder, snake_reach=0)
+    row: dict = {"sound_s": seconds, "blocks": int(blocks)}
+    for name, back in (("dit", None), ("dit, 2 blocks back", 2)):
+        windows, computed, n = Windows(look_back_blocks=back), 0, 0
+        while windows.own(n)[0] < blocks:
+            first, last = windows.computed(n)
+            computed, n = computed + min(last, blocks) - first, n + 1
+        row[name] = float(computed / blocks)
+    through, heard, spoken, total, n = 0, 0, 0, blocks * size, 0
+    while heard < total:
+        heard, n = min(Windows().own(n)[1] * size, total), n + 1
+        ready = heard if heard == total else heard - ahead
+        if ready > spoken:
+            through, spoken = through + min(behind, spoken) + heard - spoken, ready
+    row["vocoder"] = float(through / total)
+    return row
 
 
 def cost_rows(name: str, model: Code2Wav, seconds: float, *, points: int = 10, depth: float = 1.0) -> list[dict]:  # fmt: skip
