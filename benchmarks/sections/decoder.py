@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import gc
 from collections.abc import Callable
@@ -230,6 +231,13 @@ def memory_row(ours: Thinker, theirs, length: int) -> Row | None:
         )
 
     mine, other = peak_megabytes(read_ours), peak_megabytes(read_theirs)
+    text = ours.config
+    least = 4 * length * text.num_layers * text.num_kv_heads * text.head_dim / 2**20  # keys, values
+    if min(mine, other) < least:
+        raise RuntimeError(
+            f"a peak of {min(mine, other):.1f} MB cannot hold {least:.1f} MB of keys and values: "
+            "freed memory was taken again; run this section alone"
+        )
     return Row(
         f"prompt of {length} tokens, 4 layers: peak memory (MB, not ms)",
         mine, other, other / mine, 2.0, "above the weights",
@@ -239,6 +247,8 @@ def memory_row(ours: Thinker, theirs, length: int) -> Row | None:
 def peak_megabytes(run: Callable[[], object]) -> float:
     """How far resident memory rises while `run` runs."""
     gc.collect()
+    # what earlier sections freed goes back to the system: memory taken again from it would not show as a rise
+    ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
     before = _status("VmRSS")
     run()
