@@ -133,9 +133,11 @@ def test_inspecting(tiny_checkpoint, tmp_path):
     assert sorted(report["voices"]) == ["Chelsie", "Ethan"]
     assert report["bytes"] == sum(t.nbytes for t in tensors(tiny_checkpoint).values())
     assert report["rates"]["codes"] == 50 and report["rates"]["audio_tokens"] == 25
-    # the block itself and the vocoder's look-ahead in whole blocks, one more block for the flow's look-ahead
-    ahead = report["windows"]["vocoder_frames_ahead"]
-    assert report["windows"]["codes_for_first_block"] == 12 * (-(-(24 + ahead) // 24) + 1)
+    windows = report["windows"]
+    assert windows["vocoder_frames_ahead"] == 24  # of 34: what its convolutions reach
+    assert (
+        windows["codes_for_first_block"] == 36
+    )  # 12 of the block, 12 ahead of it, 24 frames of the vocoder
     assert (
         report["windows"]["speech_block_ms"] == 240
         and report["windows"]["hearing_block_ms"] == 2000

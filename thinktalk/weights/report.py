@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from thinktalk import config as cfg
+from thinktalk.code2wav.bigvgan import receptive_field
 from thinktalk.errors import ThinktalkError
 from thinktalk.weights.assign import Assignment
 from thinktalk.weights.config_read import read_config
 from thinktalk.weights.files import DTYPES
-from thinktalk.weights.model import PARTS, OmniModel, build
+from thinktalk.weights.model import PARTS, build
 from thinktalk.weights.voices import DEFAULT, load_voices
 
 __all__ = ["inspect_report"]
@@ -63,7 +64,7 @@ def inspect_report(directory: str | Path) -> dict[str, Any]:
         "bytes": sum(part["bytes"] for part in parts.values()),
         "files": len(files),
         "rates": _rates(config),
-        "windows": _windows(config, model),
+        "windows": _windows(config),
         "context": {
             "tokens": config.thinker.text.max_positions,
             "vocabulary": config.thinker.text.vocab_size,
@@ -125,7 +126,7 @@ def _rates(config: cfg.OmniConfig) -> dict[str, Any]:
     return rates
 
 
-def _windows(config: cfg.OmniConfig, model: OmniModel) -> dict[str, Any]:
+def _windows(config: cfg.OmniConfig) -> dict[str, Any]:
     """What must be waited for: these times bound the latency from below."""
     audio, v = config.thinker.audio, config.thinker.vision
     windows: dict[str, Any] = {
@@ -133,9 +134,10 @@ def _windows(config: cfg.OmniConfig, model: OmniModel) -> dict[str, Any]:
         "video_pair_ms": _ms(Fraction(v.temporal_patch) / Fraction(config.visual.video_fps)),
         "interleave_chunk_ms": 1000 * config.thinker.chunk_seconds,
     }
-    c, vocoder = config.code2wav, model.vocoder
-    if c is not None and vocoder is not None:
-        frames = vocoder.lookahead
+    c = config.code2wav
+    if c is not None:
+        # streamed speech hears what the convolutions reach; beyond that is below float32 (docs/streaming.md)
+        behind, frames = receptive_field(c.vocoder, snake_reach=0)
         # the vocoder hears `frames` beyond the block, and each block of mel the flow's look-ahead beyond that
         blocks = ceil(Fraction(c.dit.block_frames + frames, c.dit.block_frames)) + len(
             c.dit.look_ahead_layers
@@ -145,7 +147,7 @@ def _windows(config: cfg.OmniConfig, model: OmniModel) -> dict[str, Any]:
             "speech_block_codes": c.dit.block_codes,
             "flow_blocks_back": len(c.dit.look_backward_layers),
             "flow_blocks_ahead": len(c.dit.look_ahead_layers),
-            "vocoder_frames_back": vocoder.left,
+            "vocoder_frames_back": behind,
             "vocoder_frames_ahead": frames,
             # one evaluation of the flow and the vocoder's context; the solver's compounding is a matter of windows
             "codes_for_first_block": blocks * c.dit.block_codes,
