@@ -80,15 +80,15 @@ class Thought:
 @torch.inference_mode()
 def embed(model: OmniModel, prompts: Sequence[Prompt]) -> list[Reading]:
     """What was seen and heard goes where its placeholders stand; the same medium kinds of all rows are encoded together."""
-    assert model.thinker is not None
+    assert model.thinker is not None and model.audio is not None and model.vision is not None
     ids = model.config.thinker.ids
     weight = model.thinker.embed.weight
     sounds = [mel for p in prompts for mel in p.audio]
     pictures = [(patches, grid) for p in prompts for patches, grid in p.images]
     clips = [(patches, grid) for p in prompts for patches, grid, _ in p.videos]
-    heard = iter(_encode(model.audio, [sounds]) if sounds else [])
-    seen = iter(_encode(model.vision, zip(*pictures, strict=True)) if pictures else [])
-    watched = iter(_encode(model.vision, zip(*clips, strict=True)) if clips else [])
+    heard = iter(model.audio.encode(sounds) if sounds else [])
+    seen = iter(model.vision.encode(*zip(*pictures, strict=True)) if pictures else [])
+    watched = iter(model.vision.encode(*zip(*clips, strict=True)) if clips else [])
     readings = []
     for prompt in prompts:
         token_ids = prompt.token_ids[None].to(weight.device)
@@ -105,14 +105,6 @@ def embed(model: OmniModel, prompts: Sequence[Prompt]) -> list[Reading]:
         embedded = Embedded(read, prompt.positions[None].to(weight.device))
         readings.append(Reading(embedded, token_ids, told, prompt.next_position))
     return readings
-
-
-def _encode(encoder: torch.nn.Module | None, inputs) -> list[Tensor]:
-    """Run an encoder on lists of inputs, tensors moved to where its weights are."""
-    assert encoder is not None
-    home = next(p for p in encoder.parameters() if p.is_floating_point())
-    first, *rest = (list(column) for column in inputs)
-    return encoder.encode([x.to(home.device, home.dtype) for x in first], *rest)
 
 
 @torch.inference_mode()

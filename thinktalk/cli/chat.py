@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from thinktalk.cli import options
-from thinktalk.cli.speaking import follow
+from thinktalk.cli.speaking import follow, whole
 from thinktalk.errors import ThinktalkError
-from thinktalk.events import AudioChunk, Done, Event, Reply, TextDelta
+from thinktalk.events import Event, Reply
 
 if TYPE_CHECKING:
     from thinktalk.omni import Omni
@@ -97,14 +97,6 @@ def answer(
     )
     options.report(reply, out if speech else None, json_wanted=args.json)
     return reply
-
-
-def whole(reply: Reply) -> Iterator[Event]:
-    """A finished reply as events."""
-    yield TextDelta(text=reply.text, at_s=0.0)
-    if reply.audio is not None:
-        yield AudioChunk(pcm=reply.audio, start_s=0.0, at_s=0.0, sample_rate=reply.sample_rate)
-    yield Done(reply=reply)
 
 
 def user_content(args: argparse.Namespace) -> list[dict]:

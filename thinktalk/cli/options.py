@@ -18,7 +18,6 @@ __all__ = [
     "add_generation",
     "add_model",
     "check_out",
-    "finish",
     "generation",
     "load_model",
     "report",
@@ -109,20 +108,6 @@ def check_out(path: str | None) -> None:
         raise ConfigError(
             f"{path}: --out must be a file in a folder that exists; make {folder} first or choose another"
         )
-
-
-def finish(reply: Reply, args: argparse.Namespace) -> int:
-    """Write the sound, print the text or the JSON."""
-    path = None
-    if reply.audio is not None and args.out is not None:
-        from thinktalk.media.audio import write_wav
-
-        path = str(args.out)
-        write_wav(path, reply.audio, reply.sample_rate)
-    if not args.json:
-        print(reply.text)
-    report(reply, path, json_wanted=args.json)
-    return 0
 
 
 def report(reply: Reply, path: str | None, *, json_wanted: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from thinktalk.cli import options
+from thinktalk.cli.speaking import follow, whole
 
 __all__ = ["add_arguments", "run"]
 
@@ -19,4 +20,7 @@ def run(args: argparse.Namespace) -> int:
     args.out = args.out or "answer.wav"
     options.check_out(args.out)
     omni = options.load_model(args)
-    return options.finish(omni.say(args.text, **options.generation(args)), args)
+    reply = omni.say(args.text, **options.generation(args))
+    follow(whole(reply), out=args.out, quiet=args.json, sample_rate=reply.sample_rate)
+    options.report(reply, args.out, json_wanted=args.json)
+    return 0

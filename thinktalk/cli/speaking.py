@@ -17,7 +17,7 @@ from thinktalk.errors import ConfigError, InputError
 from thinktalk.events import AudioChunk, ContextLimit, Done, Event, Reply, TextDelta
 from thinktalk.media.audio import WaveWriter
 
-__all__ = ["follow", "player"]
+__all__ = ["follow", "player", "whole"]
 
 PLAYERS = (
     ("aplay", "-q -t raw -f S16_LE -c 1 -r {rate} -"),
@@ -58,6 +58,14 @@ def follow(
     if reply is None:
         raise InputError("prompt: it fills the model's context, no answer fits; shorten it")
     return reply
+
+
+def whole(reply: Reply) -> Iterator[Event]:
+    """A finished reply as events."""
+    yield TextDelta(text=reply.text, at_s=0.0)
+    if reply.audio is not None:
+        yield AudioChunk(pcm=reply.audio, start_s=0.0, at_s=0.0, sample_rate=reply.sample_rate)
+    yield Done(reply=reply)
 
 
 @contextlib.contextmanager
