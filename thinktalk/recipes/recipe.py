@@ -40,7 +40,7 @@ def recipe_names() -> list[str]:
     """The recipes of this package."""
     import thinktalk.recipes as package
 
-    return sorted(info.name for info in pkgutil.iter_modules(package.__path__) if info.name != "recipe")  # fmt: skip
+    return sorted(info.name for info in pkgutil.iter_modules(package.__path__) if not info.name.endswith("recipe"))  # fmt: skip
 
 
 def find_recipe(name: str) -> Recipe:

@@ -200,6 +200,7 @@ class Trainer:
         progress = (self.step + 1) / config.steps
         if config.seconds:
             progress = max(progress, self.elapsed / config.seconds)
+        self.stage.progress = min(progress, 1.0)
         lr = config.optim.lr * rate(progress, config.schedule)
         numbers: dict[str, Any] = {"loss": 0.0, "lr": lr, "seen": [], "lost": False}
         for turn in self.turns:

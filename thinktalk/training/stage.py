@@ -30,6 +30,8 @@ class Stage:
     """Optimisers that step one after the other on the same batch; a GAN has two, and its `loss` and `trainable` take `turn=`."""
     lr_scale: Mapping[str, float] = {}
     """Beginning of a parameter's name -> factor of its learning rate."""
+    progress: float = 0.0
+    """How far the run is, 0 to 1, in steps or in time; the loop sets it before each step."""
 
     def loss(
         self, batch: Any, *, generator: torch.Generator, **turn: str
