@@ -22,6 +22,7 @@ from thinktalk.config import AudioEncoderConfig
 from thinktalk.layers.audio_block import AudioBlock
 from thinktalk.layers.audio_block import sinusoids as _sinusoids
 from thinktalk.layers.linear import Linear
+from thinktalk.layers.segments import Run
 from thinktalk.stream import Blocked
 
 __all__ = ["AudioEncoder", "audio_token_count"]
@@ -98,15 +99,20 @@ class AudioEncoder(Blocked):
 
     def _run(self, groups: Sequence[Tensor]) -> list[Tensor]:
         """Pieces (C, M, L) of each length -> tokens (S // 2, D) of every piece, in order."""
+        x_ND, runs = self.frames(groups)
+        parts = x_ND.split([C * S for C, S in runs])
+        x_ND = torch.cat([self._pool(part, *run) for part, run in zip(parts, runs, strict=True)])
+        return list(self.proj(self.norm(x_ND)).split([S // 2 for C, S in runs for _ in range(C)]))
+
+    def frames(self, groups: Sequence[Tensor]) -> tuple[Tensor, list[Run]]:
+        """What the last layer says (N, D), 50 frames a second, of pieces (C, M, L) of each length, and their runs (C, S)."""
         weight = self.norm.weight
         fronts = [self._front(mel.to(weight.device, weight.dtype)) for mel in groups]
         runs = [(x_CSD.shape[0], x_CSD.shape[1]) for x_CSD in fronts]
         x_ND = torch.cat([x_CSD.flatten(0, 1) for x_CSD in fronts])
         for layer in self.layers:
             x_ND = layer(x_ND, runs)
-        parts = x_ND.split([C * S for C, S in runs])
-        x_ND = torch.cat([self._pool(part, *run) for part, run in zip(parts, runs, strict=True)])
-        return list(self.proj(self.norm(x_ND)).split([S // 2 for C, S in runs for _ in range(C)]))
+        return x_ND, runs
 
     def _front(self, mel_CML: Tensor) -> Tensor:
         """Convolutions and positions, which begin anew in every block: (C, M, L) -> (C, S, D)."""

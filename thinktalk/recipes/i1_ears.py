@@ -1,0 +1,56 @@
+"""i1_ears: the audio encoder of a model that begins from nothing, from shards of transcribed speech (docs/data.md)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+
+from thinktalk.data.loader import Loader
+from thinktalk.data.mixture import Source
+from thinktalk.data.speech import Augmentation
+from thinktalk.recipes.recipe import ModelRecipe
+from thinktalk.training import speech_batches
+from thinktalk.training.i1_ears import Ears, EarsConfig, EarsStage
+from thinktalk.training.optim import OptimConfig
+from thinktalk.training.parallel import World
+
+__all__ = ["EarsRecipe", "recipe"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EarsRecipe(ModelRecipe):
+    """The numbers of the run."""
+
+    out: str = "out/i1_ears"
+    steps: int = 20_000
+    shards: str = "corpus/train-*.tar"
+    """Shards of speech, a pattern."""
+    batch_seconds: float = 60.0
+    """Sound in a batch."""
+    workers: int = 0
+    """Processes that read; 0 reads in this one."""
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    ears: EarsConfig = field(default_factory=EarsConfig)
+    optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=1e-3, beta2=0.98, ema=0.999))
+
+    def stage(self) -> EarsStage:
+        """The encoder of `start`, and heads as large as the corpus' alphabet."""
+        alphabet = speech_batches.Alphabet(Source(self.shards))
+        encoder = self.load("audio").audio
+        torch.manual_seed(self.seed)
+        phones = len(alphabet.phones) + 1 if len(alphabet.phones) else 0
+        return EarsStage(Ears(encoder, labels=len(alphabet.letters), phones=phones), self.ears)
+
+    def data(self, world: World) -> Loader:
+        """This rank's speech, each time as it might have sounded elsewhere."""
+        source = Source(self.shards)
+        return speech_batches.speech(
+            source, speech_batches.Alphabet(source), augmentation=self.augmentation,
+            batch_seconds=self.batch_seconds, seed=self.seed, world=world, workers=self.workers,
+        )  # fmt: skip
+
+
+def recipe() -> EarsRecipe:
+    """The defaults."""
+    return EarsRecipe()
