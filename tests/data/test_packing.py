@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from thinktalk.config import tiny
 from thinktalk.data.examples import IGNORED, Example
-from thinktalk.data.packing import Packed, block_mask, pack, packed_hidden
+from thinktalk.data.packing import Packed, pack, packed_hidden
 from thinktalk.errors import InputError
 from thinktalk.media.timeline import Audio, Image, Text, rope_positions
 from thinktalk.messages import Embedded
@@ -135,9 +135,3 @@ def test_rows():
     assert torch.equal(moved.labels, packed.labels)
     with pytest.raises(InputError, match="e1: 21 tokens, a row has 20"):
         pack(EXAMPLES, pad_id=IDS.pad, capacity=20)
-
-
-def test_mask():
-    mask = block_mask(torch.tensor([[1, 1, 2, 0]]), torch.float32)[0, 0]
-    assert (mask == 0).int().tolist() == [[1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
-    assert torch.isneginf(mask[mask != 0]).all()

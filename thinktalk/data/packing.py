@@ -19,10 +19,11 @@ from thinktalk.data.examples import IGNORED, Example
 from thinktalk.errors import InputError
 from thinktalk.layers.decoder import Decoder
 from thinktalk.layers.kv_cache import KVCache, Reach
+from thinktalk.layers.spans import Spans
 from thinktalk.messages import Embedded
 from thinktalk.prompt import Grid
 
-__all__ = ["Packed", "block_mask", "pack", "packed_hidden"]
+__all__ = ["Packed", "pack", "packed_hidden"]
 
 
 @dataclass
@@ -98,18 +99,6 @@ def pack(examples: Sequence[Example], *, pad_id: int, capacity: int | None = Non
     return packed
 
 
-def block_mask(segments: Tensor, dtype: torch.dtype) -> Tensor:
-    """What is added to attention scores, (B, 1, T, T): 0 for tokens at or before one's own in its segment, else -inf.
-
-    Padding is a segment like any other, so no row of the softmax is empty.
-    """
-    T = segments.shape[1]
-    same = segments[:, :, None] == segments[:, None, :]
-    seen = same & torch.ones(T, T, dtype=torch.bool, device=segments.device).tril()
-    mask = torch.zeros(seen.shape, dtype=dtype, device=segments.device)
-    return mask.masked_fill_(~seen, -torch.inf).unsqueeze(1)
-
-
 class _NoMemory(KVCache):
     """Keys and values pass through, with their gradients: a packed row remembers nothing."""
 
@@ -117,12 +106,15 @@ class _NoMemory(KVCache):
         return k, v
 
 
-def packed_hidden(decoder: Decoder, x: Embedded, segments: Tensor) -> Tensor:
-    """Hidden states (B, T, D) of packed rows, with gradients: `decoder.forward`, but segments cannot see each other."""
+def packed_hidden(decoder: Decoder, x: Embedded, segments: Tensor | Spans) -> Tensor:
+    """Hidden states (B, T, D) of packed rows, with gradients: `decoder.forward`, but segments cannot see each other.
+
+    `segments` (B, T), or the Spans made of them: on a GPU, making them from a tensor there waits for it.
+    """
     hidden = decoder.enter(x.embeds)
     turn = decoder.turn(x.positions, hidden.dtype)
-    # one mask for all layers
-    reach = Reach(0, x.length, block_mask(segments, hidden.dtype), None)
+    spans = segments if isinstance(segments, Spans) else Spans.of(segments)
+    reach = Reach(0, x.length, spans if x.length > 1 else None, None)
     empty = hidden.new_empty(0)
     memory = _NoMemory(empty, empty)
     for layer in decoder.layers:

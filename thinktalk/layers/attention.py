@@ -12,14 +12,16 @@ from torch import Tensor, nn
 from thinktalk.layers.direct import direct
 from thinktalk.layers.kv_cache import KVCache, Reach
 from thinktalk.layers.rope import Rotary, rotate
+from thinktalk.layers.spans import Spans
 
 __all__ = ["Attention", "attend"]
 
 
-def attend(q_BTHK: Tensor, k_BNSK: Tensor, v_BNSK: Tensor, mask: Tensor | None) -> Tensor:
+def attend(q_BTHK: Tensor, k_BNSK: Tensor, v_BNSK: Tensor, mask: Tensor | Spans | None) -> Tensor:
     """Softmax attention of T queries, the last ones of S slots; N = Hkv key heads serve H query heads. Gives (B, T, H * K).
 
-    `mask` (B or 1, 1, T, S) is added to the scores; None means causal when T = S, and everything is seen when T = 1.
+    `mask` (B or 1, 1, T, S) is added to the scores; None means causal when T = S, and everything is seen when T = 1; Spans
+    mean causal inside each of them.
     """
     B, T, H, K = q_BTHK.shape
     N = k_BNSK.shape[1]
@@ -30,6 +32,10 @@ def attend(q_BTHK: Tensor, k_BNSK: Tensor, v_BNSK: Tensor, mask: Tensor | None) 
         return F.scaled_dot_product_attention(q_BNGK, k_BNSK, v_BNSK, attn_mask=mask).reshape(
             B, 1, H * K
         )
+    if isinstance(mask, Spans):
+        groups = mask.part(q_BTHK, k_BNSK.transpose(1, 2), v_BNSK.transpose(1, 2))
+        each = [attend(q, k.transpose(1, 2), v.transpose(1, 2), None) for q, k, v in groups]
+        return mask.join(each, B)
     if H != N and not (q_BTHK.is_cpu or (q_BTHK.is_cuda and mask is None)):
         # elsewhere the kernels that know groups do not take masks: repeating beats the (B, H, T, S) scores of plain maths
         k_BNSK, v_BNSK = (x.repeat_interleave(H // N, 1) for x in (k_BNSK, v_BNSK))

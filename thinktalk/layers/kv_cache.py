@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from thinktalk.layers.spans import Spans
 from thinktalk.stream import State
 
 __all__ = ["Allocator", "DecoderState", "KVCache", "Reach"]
@@ -38,7 +39,7 @@ class Reach(NamedTuple):
     start: int  # first slot written for all rows
     stop: int  # slots 0 .. stop - 1 are seen
     mask: (
-        Tensor | None
+        Tensor | Spans | None
     )  # (1 or B, 1, T, S) added to the scores; None: plain causal, or everything when T = 1
     slots: tuple[Tensor, Tensor] | None  # ragged rows: (B, 1) row and (B, T) slot of every key
 
