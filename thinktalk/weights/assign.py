@@ -9,7 +9,7 @@ import contextlib
 import ctypes
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from pathlib import Path
 
 import torch
@@ -75,10 +75,19 @@ def own_tensors(module: nn.Module) -> dict[str, Tensor]:
 
 
 class Assignment:
-    """Which tensor of the files goes where in the model."""
+    """Which tensor of the files goes where in the model.
+
+    Linear layers that are int8 in the files are Int8Linear in the model, but in the stages of `expand`: there they are
+    floats again.
+    """
 
     def __init__(
-        self, directory: Path, model: OmniModel, files: TensorFiles, naming: Callable[[str], str]
+        self,
+        directory: Path,
+        model: OmniModel,
+        files: TensorFiles,
+        naming: Callable[[str], str],
+        expand: Container[str] = (),
     ):
         self.directory, self.model, self.files = directory, model, files
         self.strangers: list[str] = []
@@ -94,11 +103,13 @@ class Assignment:
                 "lm_head.weight", None
             )  # some tools write the tied head all the same
         for stage, module in model.stages().items():
+            if stage in expand:
+                continue
             for ours in [ours for ours in self.names[stage] if ours.endswith(".weight" + SCALE)]:
                 self._expect_int8(stage, module, ours)
 
     @classmethod
-    def open(cls, directory: Path, model: OmniModel) -> Assignment:
+    def open(cls, directory: Path, model: OmniModel, *, expand: Container[str] = ()) -> Assignment:
         """The files of a directory that hold the model's stages."""
         naming, stages = naming_of(directory), model.stages()
 
@@ -106,7 +117,7 @@ class Assignment:
             place = locate(naming(name))
             return place is None or place[0] in stages
 
-        return cls(directory, model, TensorFiles(directory, wanted), naming)
+        return cls(directory, model, TensorFiles(directory, wanted), naming, expand)
 
     def _expect_int8(self, stage: str, module: nn.Module, ours: str) -> None:
         """Put an Int8Linear where the file holds an int8 matrix of a linear layer."""
@@ -213,7 +224,7 @@ class Assignment:
     ) -> Tensor:
         name, names = self.names[stage][key], self.names[stage]
         entry = self.files[name]
-        if key + SCALE in names:  # an int8 matrix of a layer that is not linear
+        if key + SCALE in names:  # an int8 matrix that is to be floats
             scale = self.files.read(names[key + SCALE])
             return (
                 dequantize(self.files.read(name).flatten(1), scale, dtype)

@@ -6,7 +6,7 @@ SRC --TensorFiles--> read -> int8 to float -> + LoRA -> cast | to int8 --write_t
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from thinktalk.errors import ConfigError, WeightsError
-from thinktalk.layers.quant import Int8Linear, dequantize, quantize, relative_error
+from thinktalk.layers.quant import dequantize, quantize, relative_error
 from thinktalk.weights.assign import SCALE, Assignment
 from thinktalk.weights.config_read import read_config, read_raw
 from thinktalk.weights.config_write import write_config
@@ -26,8 +26,9 @@ from thinktalk.weights.model import PARTS, build
 from thinktalk.weights.names import official_name
 from thinktalk.weights.store import Planned, atomic_directory, write_tensors
 from thinktalk.weights.voices import OFFICIAL
+from thinktalk.weights.wav2code import PREFIX
 
-__all__ = ["convert"]
+__all__ = ["Conversion", "Stored", "convert", "stored"]
 
 
 def convert(
@@ -43,29 +44,30 @@ def convert(
 ) -> dict[str, Any]:
     """Write `source` as a new checkpoint `target`; returns what was done, the int8 error included.
 
-    parts: those to keep (None: all).  dtype: for all parts (code2wav keeps its own unless named) or by part; it also turns
+    parts: those to keep (None: all).  dtype: for all parts (code2wav keeps its floats unless named) or by part; it also turns
     int8 matrices back into floats.  int8: parts whose linear layers become int8.  lora: adapters, merged in order.
     """
     source, target = Path(source), Path(target)
     config = read_config(source)
     model = build(config, parts)
-    assignment = Assignment.open(source, model)
+    assignment = Assignment.open(source, model, expand=model.stages())
     assignment.check()
     adapters = [LoraAdapter(path) for path in lora]
-    job = _Job(assignment.files, adapters)
+    job = Conversion(assignment.files, adapters)
     int8 = {int8} if isinstance(int8, str) else set(int8)
     for part in int8 | set(dtype if isinstance(dtype, Mapping) else ()):
         if part not in PARTS:
             raise ConfigError(f"part {part!r} is unknown; have {', '.join(PARTS)}")
+    everything = isinstance(dtype, (str, torch.dtype))  # one that is meant for all parts
     plan: list[Planned] = []
     for part in model.parts:
         goal = _goal(dtype, part)
         for stage in PARTS[part]:
-            plan += job.plan(
-                stage, model.stages()[stage], assignment.names[stage], goal, part in int8
-            )
+            chosen = _linears(stage, model.stages()[stage]) if part in int8 else ()
+            tensors = stored(assignment, stage)
+            plan += job.plan(tensors, goal=goal, int8=chosen, expand=everything)
     job.check_adapters()
-    plan += [job.copy(name) for name in assignment.files if name.startswith("wav2code.")]
+    plan += job.plan(stored(assignment, "wav2code"), expand=everything)
     keep = replace(
         config,
         talker=config.talker if "talker" in model.parts else None,
@@ -73,8 +75,8 @@ def convert(
     )
     with atomic_directory(target, overwrite=overwrite) as fresh:
         write_tensors(fresh, plan, max_shard_bytes=max_shard_bytes)
-        stored = [assignment.stored_dtype("thinker") if "thinker" in model.parts else torch.float32]
-        name = str(_goal(dtype, "thinker") or stored[0]).removeprefix("torch.")
+        kind = assignment.stored_dtype("thinker") if "thinker" in model.parts else torch.float32
+        name = str(_goal(dtype, "thinker") or kind).removeprefix("torch.")
         write_config(keep, fresh, base=read_raw(source), dtype=name)
         copy_assets(source, fresh)
         if len(model.parts) > 1 and (source / OFFICIAL).exists():
@@ -90,10 +92,33 @@ def _goal(dtype: Any, part: str) -> torch.dtype | None:
     return None if dtype is None else parse_dtype(dtype)
 
 
-class _Job:
+def _linears(stage: str, module: nn.Module) -> set[str]:
+    """Official names of the weights of linear layers."""
+    return {
+        official_name(stage, f"{path}.weight") for path, child in module.named_modules() if isinstance(child, nn.Linear)
+    }  # fmt: skip
+
+
+Stored = Mapping[str, tuple[str, str | None]]
+"""Official name -> its name in the file, and the name of its scale where it is an int8 matrix."""
+
+
+def stored(assignment: Assignment, stage: str) -> Stored:
+    """The tensors that files hold of a stage, or of "wav2code", which is no stage of a conversation."""
+    if stage == "wav2code":
+        names = {name: name for name in assignment.files if name.startswith(PREFIX)}
+        return {n: (n, names.get(n + SCALE)) for n in names if not n.endswith(SCALE)}
+    names = assignment.names[stage]
+    return {
+        official_name(stage, key): (name, names.get(key + SCALE))
+        for key, name in names.items() if not key.endswith(SCALE)
+    }  # fmt: skip
+
+
+class Conversion:
     """How each tensor is made, and what was lost on the way."""
 
-    def __init__(self, files: TensorFiles, adapters: list[LoraAdapter]):
+    def __init__(self, files: TensorFiles, adapters: Sequence[LoraAdapter] = ()):
         self.files, self.adapters = files, adapters
         self.errors: dict[str, float] = {}
         self.merged: set[str] = set()
@@ -101,29 +126,24 @@ class _Job:
 
     def plan(
         self,
-        stage: str,
-        module: nn.Module,
-        names: dict[str, str],
-        goal: torch.dtype | None,
-        int8: bool,
+        tensors: Stored,
+        *,
+        goal: torch.dtype | None = None,
+        int8: Container[str] = (),
+        expand: bool = False,
     ) -> list[Planned]:
-        """The tensors of one stage in their new form."""
+        """Tensors in their new form: those of `int8` as matrix and scale, the others as `goal`; without one as they are,
+        int8 matrices as float32 if they are to `expand`."""
         out = []
-        linear = {
-            f"{path}.weight" for path, child in module.named_modules()
-            if isinstance(child, (nn.Linear, Int8Linear))
-        }  # fmt: skip
-        for key, name in names.items():
-            if key.endswith(SCALE):
-                continue  # goes with its matrix
-            scale = names.get(key + SCALE) or names.get(key.removesuffix(".weight") + SCALE)
-            official, entry = official_name(stage, key), self.files[name]
+        for official, (name, scale) in tensors.items():
+            entry = self.files[name]
             changed = any(official in adapter.changes for adapter in self.adapters)
             self.floats.add(official)
             self.merged |= {official} if changed else set()
-            if scale and not changed and (int8 or goal is None):
+            stays = goal is None and not expand
+            if scale and not changed and (official in int8 or stays):
                 out += [self.copy(name, official), self.copy(scale, official + SCALE)]
-            elif (int8 or (scale and goal is None)) and key in linear:
+            elif official in int8 or (scale and stays):
                 made = _Quantised(self, official, name, scale)
                 out += [
                     Planned(official, torch.int8, entry.shape, made.matrix),
@@ -131,14 +151,8 @@ class _Job:
                 ]
             else:
                 kind = goal or (torch.float32 if scale else entry.dtype)
-                out.append(
-                    Planned(
-                        official,
-                        kind,
-                        entry.shape,
-                        lambda o=official, n=name, s=scale: self.make(o, n, s),
-                    )
-                )
+                make = lambda o=official, n=name, s=scale: self.make(o, n, s)  # noqa: E731
+                out.append(Planned(official, kind, entry.shape, make))
         return out
 
     def copy(self, name: str, official: str | None = None) -> Planned:
@@ -184,7 +198,7 @@ class _Job:
 class _Quantised:
     """A matrix and its scale are written apart, the matrix perhaps much later: made anew for each, never kept."""
 
-    def __init__(self, job: _Job, official: str, name: str, scale: str | None):
+    def __init__(self, job: Conversion, official: str, name: str, scale: str | None):
         self.job, self.names = job, (official, name, scale)
 
     def matrix(self) -> Tensor:

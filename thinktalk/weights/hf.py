@@ -56,14 +56,16 @@ def load(
     parts:  any of "thinker", "talker", "code2wav"; None loads all there are. Files of other parts are not opened.
     device: one for all, or the placement {"thinker": "cuda:0", "talker": "cuda:1", ...}; parts not named go to the CPU.
     dtype:  "float32", "bfloat16", "float16", or "int8" (linear layers in int8, the rest as stored), for all parts or by
-            part; None keeps what is stored. code2wav stays float32 unless it is named in a mapping.
+            part; None keeps what is stored, a float turns stored int8 into floats. code2wav is float32, even where it is
+            stored as int8, unless it is named in a mapping.
     voices: a voices.safetensors of the user's, read over the checkpoint's own voices.
     WeightsError lists every missing, unexpected and mis-shaped tensor at once.
     """
     directory = Path(directory)
     config = read_config(directory)
     model = build(config, parts)
-    files = Assignment.open(directory, model)
+    expand = {stage for part in model.parts if _expands(dtype, part) for stage in PARTS[part]}
+    files = Assignment.open(directory, model, expand=expand)
     files.check()
     for part in model.parts:
         place = torch.device(_of_part(device, part, "cpu"))
@@ -91,6 +93,13 @@ def _of_part(value: Any, part: str, default: Any) -> Any:
             raise ConfigError(f"part {sorted(unknown)[0]!r} is unknown; have {', '.join(PARTS)}")
         return value.get(part, default)
     return value
+
+
+def _expands(dtype: Any, part: str) -> bool:
+    """Whether int8 matrices of a part become floats."""
+    if part == "code2wav" and not (isinstance(dtype, Mapping) and part in dtype):
+        return True
+    return _of_part(dtype, part, None) not in (None, "int8")
 
 
 def _precision(dtype: Any, part: str, stored: torch.dtype) -> tuple[torch.dtype, bool]:

@@ -15,9 +15,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from thinktalk.errors import WeightsError
+from thinktalk.layers.quant import dequantize
 from thinktalk.wav2code.encoder import SpeechTokenizer
+from thinktalk.weights.assign import SCALE
 from thinktalk.weights.config_read import read_config
 from thinktalk.weights.config_write import config_to_json
 from thinktalk.weights.files import INDEX, SINGLE, TensorFiles, read_header, read_json
@@ -45,13 +48,21 @@ def load_tokenizer(
         tokenizer = SpeechTokenizer(config)
     wanted = {PREFIX + name: tuple(t.shape) for name, t in tokenizer.state_dict().items()}
     faults = [f"{name} is missing" for name in wanted if name not in files]
-    faults += [f"{name} is not known" for name in files if name not in wanted]
+    faults += [f"{name} is not known" for name in files if name.removesuffix(SCALE) not in wanted]
     faults += [f"{name} has shape {tuple(files[name].shape)}, expected {shape}" for name, shape in wanted.items() if name in files and tuple(files[name].shape) != shape]  # fmt: skip
     if faults:
         raise WeightsError(f"{directory}: wav2code tensors and config.json disagree: {'; '.join(faults)}; copy both again")  # fmt: skip
-    weights = {name.removeprefix(PREFIX): files.read(name).to(device, dtype) for name in wanted}
+    weights = {name.removeprefix(PREFIX): _read(files, name).to(device, dtype) for name in wanted}
     tokenizer.load_state_dict(weights, assign=True)
     return tokenizer.eval().requires_grad_(False)
+
+
+def _read(files: TensorFiles, name: str) -> Tensor:
+    """A tensor as floats, int8 or not in the file."""
+    tensor = files.read(name)
+    if name + SCALE not in files:
+        return tensor
+    return dequantize(tensor.flatten(1), files.read(name + SCALE)).reshape(tensor.shape)
 
 
 def save_tokenizer(tokenizer: SpeechTokenizer, directory: str | Path) -> None:
