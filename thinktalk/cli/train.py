@@ -1,4 +1,7 @@
-"""thinktalk train: run a recipe, or go on with it where its last checkpoint is; the same command does both."""
+"""thinktalk train: run a recipe, or go on with it where its last checkpoint is; the same command does both.
+
+A run that has reached its end leaves OUT/model, a checkpoint in the official layout: chat with it, or begin the next stage there.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from thinktalk.recipes.recipe import Recipe
+    from thinktalk.recipes.recipe import Making, Recipe
     from thinktalk.training.loop import Trainer
 
 __all__ = ["add_arguments", "run"]
@@ -26,13 +29,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from thinktalk.recipes.recipe import change, find_recipe, recipe_names
+    from thinktalk.recipes.recipe import Making, change, find_recipe, recipe_names
 
     if args.recipe is None:
         print(json.dumps({"recipes": recipe_names()}) if args.json else "\n".join(recipe_names()))
         return 0
     settings = [*args.set, *([f"out={args.out}"] if args.out is not None else [])]
-    return _train(change(find_recipe(args.recipe), settings), args)
+    recipe = change(find_recipe(args.recipe), settings)
+    return _make(recipe, args) if isinstance(recipe, Making) else _train(recipe, args)
+
+
+def _make(recipe: Making, args: argparse.Namespace) -> int:
+    """A recipe without steps."""
+    directory = Path(recipe.out) / "model"
+    told = {
+        "recipe": args.recipe,
+        "out": recipe.out,
+        "model": str(directory),
+        **recipe.make(directory),
+    }
+    print(json.dumps(told) if args.json else "\n".join(f"{name}: {value}" for name, value in told.items()))  # fmt: skip
+    return 0
 
 
 def _train(recipe: Recipe, args: argparse.Namespace) -> int:
@@ -46,19 +63,40 @@ def _train(recipe: Recipe, args: argparse.Namespace) -> int:
             trainer = Trainer(recipe.stage(), recipe.data(world), recipe, world=world, watch=watch)
             with _signals(trainer):
                 step = trainer.run()
+        model = _export(recipe, trainer) if trainer.finished else None
     finally:
         leave(world)
     if world.leads:
         journal = Path(recipe.out) / "metrics.jsonl"
         last = (read_journal(journal) or [{}])[-1]
         if args.json:
-            print(json.dumps({"recipe": args.recipe, "out": recipe.out, **last, "step": step}))
+            told = {"recipe": args.recipe, "out": recipe.out, **last, "step": step}
+            print(json.dumps({**told, "model": str(model) if model else None}))
         else:
             print(
                 "| run | steps | loss before | after | skipped | seconds |\n|---|---|---|---|---|---|"
             )
             print(summary(journal, args.recipe))
+            if model:
+                print(f"model: {model}")
     return 0
+
+
+def _export(recipe: Recipe, trainer: Trainer) -> Path | None:
+    """OUT/model with what was trained (its running mean where one is kept), where the recipe makes a checkpoint."""
+    from thinktalk.recipes.recipe import ModelRecipe
+
+    if not isinstance(recipe, ModelRecipe):
+        return None
+    weights = trainer.weights()  # every rank gathers, the leading one writes
+    directory = Path(recipe.out) / "model"
+    if trainer.world.leads:
+        stage = recipe.stage()  # the trainer's own modules may be shards
+        left = stage.modules.load_state_dict(weights, strict=False).unexpected_keys
+        assert not left, f"a fresh stage lacks {left[0]}"
+        recipe.export(stage, directory)
+    trainer.world.gather(None)  # nobody reads it before it is whole
+    return directory
 
 
 class _signals(AbstractContextManager):  # noqa: N801  a verb

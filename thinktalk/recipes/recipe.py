@@ -13,14 +13,25 @@ import types
 import typing
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, is_dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
+from thinktalk.config import OmniConfig
 from thinktalk.errors import ConfigError
+from thinktalk.omni import resolve
+from thinktalk.prompt import Tokenizer
 from thinktalk.training.loop import TrainConfig
 from thinktalk.training.parallel import World
 from thinktalk.training.stage import Data, Stage
+from thinktalk.wav2code.encoder import SpeechTokenizer
+from thinktalk.weights import hf
+from thinktalk.weights.model import PARTS, OmniModel
+from thinktalk.weights.update import update_checkpoint
+from thinktalk.weights.wav2code import load_tokenizer
 
-__all__ = ["Recipe", "change", "find_recipe", "recipe_names"]
+__all__ = ["Making", "ModelRecipe", "Recipe", "change", "find_recipe", "recipe_names"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +45,63 @@ class Recipe(TrainConfig):
     def data(self, world: World) -> Data:
         """This rank's batches."""
         raise NotImplementedError(f"{type(self).__name__} must say from what")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelRecipe(Recipe):
+    """A run from one checkpoint in the official layout to the next, in which only what was trained has changed."""
+
+    start: str = "nano"
+    """The checkpoint it begins with: a directory, "nano", or a hub id."""
+
+    def directory(self) -> Path:
+        """Where `start` is."""
+        return resolve(self.start)
+
+    def config(self) -> OmniConfig:
+        """The configuration of `start`."""
+        return hf.read_config(self.directory())
+
+    def load(self, *parts: str) -> OmniModel:
+        """These parts of `start` (a stage such as "audio", or "thinker", "talker", "code2wav" whole), float32 on the CPU.
+
+        Nothing asks for gradients yet: a stage does that for what it trains. A stage that was not asked for is None.
+        """
+        known = {*PARTS, *(stage for stages in PARTS.values() for stage in stages)}
+        if unknown := set(parts) - known:
+            raise ConfigError(f"part {sorted(unknown)[0]!r} is unknown; have {', '.join(sorted(known))}")  # fmt: skip
+        asked = {stage for part in parts for stage in PARTS.get(part, (part,))}
+        owners = [part for part, stages in PARTS.items() if asked & set(stages)]
+        model = hf.load(self.directory(), parts=owners, dtype="float32")
+        for stage in model.stages().keys() - asked:
+            setattr(model, stage, None)
+        return model
+
+    def tokenizer(self) -> Tokenizer:
+        """The text tokenizer of `start`."""
+        return Tokenizer.load(self.directory(), config=self.config().thinker)
+
+    def wav2code(self) -> SpeechTokenizer:
+        """The speech tokenizer of `start`, float32 on the CPU, without gradients."""
+        return load_tokenizer(self.directory(), dtype=torch.float32)
+
+    def export(self, stage: Stage, directory: str | Path) -> None:
+        """Write the checkpoint that this run ends with: `start` with what the stage has trained."""
+        update_checkpoint(self.directory(), directory, stage.parts(), overwrite=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Making:
+    """A recipe without steps: it makes its checkpoint (or data) at once, OUT/model."""
+
+    out: str
+    """Directory of the run."""
+    seed: int = 0
+    """All noise follows from it."""
+
+    def make(self, directory: Path) -> dict[str, Any]:
+        """Write `directory`, whole or not at all; numbers to print."""
+        raise NotImplementedError(f"{type(self).__name__} must say what it makes")
 
 
 def recipe_names() -> list[str]:

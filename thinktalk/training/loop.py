@@ -138,7 +138,7 @@ class Trainer:
         saved_step, saved_at = self.step, self.elapsed
         self.stage.modules.train()
         try:
-            ended = self.step >= config.steps
+            ended = self.finished
             while not ended:
                 fetched = [next(batches) for _ in range(config.accumulate)]
                 # the leading rank's clock and everybody's wish to stop: all ranks decide alike
@@ -153,7 +153,7 @@ class Trainer:
                         journal.write(self.step, numbers)
                     self.watch(self.step, numbers)
                 self.guard.check(self.step, self._last_good)
-                ended = self.step >= config.steps or stopping > 0 or 0 < config.seconds <= self.elapsed  # fmt: skip
+                ended = self.finished or stopping > 0
                 due = (config.save_every and self.step - saved_step >= config.save_every) or (
                     config.save_seconds and self.elapsed - saved_at >= config.save_seconds
                 )
@@ -168,6 +168,11 @@ class Trainer:
             if journal is not None:
                 journal.close()
         return self.step
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has reached its end, as opposed to having been stopped."""
+        return self.step >= self.config.steps or 0 < self.config.seconds <= self.elapsed
 
     def _last_good(self) -> int | None:
         self.checkpoints.settle(wait=True)
@@ -277,8 +282,9 @@ class Trainer:
         return held
 
     def weights(self, *, ema: bool = True) -> dict[str, Tensor]:
-        """The trained parameters by name, whole and on the CPU, their running mean if there is one; every rank must ask."""
+        """What was trained by name, whole and on the CPU, the running mean if there is one, buffers too; every rank must ask."""
         held = self.ema.shadow if ema and self.ema is not None else self.trained
+        held = held | _saved_buffers(self.stage.modules)
         whole = {n: t.full_tensor() if isinstance(t, DTensor) else t for n, t in held.items()}
         return {name: tensor.detach().to("cpu", copy=True) for name, tensor in whole.items()}
 

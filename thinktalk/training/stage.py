@@ -47,6 +47,11 @@ class Stage:
         """How much a batch counts (answer tokens, seconds): with it, accumulation and ranks give the exact mean of all."""
         return 1.0
 
+    def parts(self) -> Mapping[str, nn.Module]:
+        """The parts of the model that this stage has trained, by the names of weights.update.STAGES, as they are to be
+        shipped (LoRA: merged copies); what only the training needs, heads and judges, is not among them."""
+        return {}
+
     def blocks(self) -> Iterable[nn.Module]:
         """Modules that are sharded, computed again and compiled one by one: members of lists called `layers`."""
         for name, module in self.modules.named_modules():
