@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from thinktalk import config as cfg
 from thinktalk.code2wav.speaker import Voice
-from thinktalk.errors import InputError, ThinktalkError, WeightsError
+from thinktalk.errors import ConfigError, InputError, ThinktalkError, WeightsError
 from thinktalk.weights.random import random_voices
 from thinktalk.weights.voices import (
     ADDED,
@@ -20,6 +20,7 @@ from thinktalk.weights.voices import (
     add_voice,
     find_voice,
     load_voices,
+    next_voice_token,
     read_voice_file,
     remove_voice,
     save_voices,
@@ -212,3 +213,17 @@ def test_a_missing_voice_file(tmp_path):
     (tmp_path / "x.safetensors").write_bytes(buffer.getvalue())
     with pytest.raises(WeightsError):
         read_voice_file(tmp_path / "x.safetensors")
+
+
+def test_a_new_voice_gets_a_token_of_its_own(voices):
+    """Ethan has the first, Chelsie the third; new ones come between and after, until the vocabulary ends."""
+    config = cfg.tiny()
+    first = voices["Ethan"].bos_token
+    for wanted in (first + 1, first + 3):
+        token = next_voice_token(config, voices)
+        assert token == wanted
+        voices[f"new{token}"] = Voice(name="new", **{**GOOD, "bos_token": token})
+    rest = range(first, config.thinker.text.vocab_size)
+    full = {str(t): Voice(name="new", **{**GOOD, "bos_token": t}) for t in rest}
+    with pytest.raises(ConfigError, match="vocabulary of 1024 is full"):
+        next_voice_token(config, full)

@@ -20,11 +20,11 @@ from torch import Tensor
 
 from thinktalk.code2wav.speaker import Voice
 from thinktalk.config import OmniConfig
-from thinktalk.errors import InputError, WeightsError
+from thinktalk.errors import ConfigError, InputError, WeightsError
 from thinktalk.weights.files import TensorFiles, first_line, read_header
 from thinktalk.weights.store import Planned, atomic_write, write_file
 
-__all__ = ["ADDED", "DEFAULT", "OFFICIAL", "add_voice", "check_voice", "find_voice", "load_voices", "own_voices", "read_voice_file", "remove_voice", "save_voices", "write_voice_file"]  # fmt: skip
+__all__ = ["ADDED", "DEFAULT", "OFFICIAL", "add_voice", "check_voice", "find_voice", "load_voices", "next_voice_token", "own_voices", "read_voice_file", "remove_voice", "save_voices", "write_voice_file"]  # fmt: skip
 
 OFFICIAL, ADDED, DEFAULT = "spk_dict.pt", "voices.safetensors", "default"
 _SIZE_LIMIT = 256 << 20  # bytes of a voice file; Qwen's two voices need well under one megabyte
@@ -33,6 +33,8 @@ _FRAMES = (
     100_000,
 )  # shortest and longest reference mel; the speaker encoder reflects up to 4 frames at each end
 _KEYS = {"cond", "ref_mel", "bos_token"}
+FIRST_TOKEN = 227
+"""Tokens from <|endoftext|> to the first that stands for a voice: 151643 + 227 is Ethan's."""
 
 
 def load_voices(
@@ -76,6 +78,19 @@ def find_voice(voices: Mapping[str, Voice], name: str) -> Voice:
             return voice
     have = ", ".join(sorted(voices))
     raise InputError(f"voice {name!r} is unknown; have {have}; add one with: thinktalk voices add")
+
+
+def next_voice_token(config: OmniConfig, voices: Mapping[str, Voice]) -> int:
+    """The token that a new voice gets: the lowest from Ethan's on that none of `voices` has.
+
+    ConfigError when the vocabulary has no row left for it.
+    """
+    thinker, taken = config.thinker, {voice.bos_token for voice in voices.values()}
+    room = range(thinker.ids.pad + FIRST_TOKEN, thinker.text.vocab_size)
+    token = next((token for token in room if token not in taken), None)
+    if token is None:
+        raise ConfigError(f"voices: {len(taken)} have a token and the vocabulary of {thinker.text.vocab_size} is full; expected room from {room.start} on; remove one")  # fmt: skip
+    return token
 
 
 # --------------------------------------------------------------------------------------------------------------- read
