@@ -17,8 +17,8 @@ from thinktalk.data.mixture import expand
 from thinktalk.data.prompts import split_of
 from thinktalk.data.samples import parse
 from thinktalk.data.shards import scan
-from thinktalk.data.synth import pictures, text
-from thinktalk.data.synth.world import fill, make_world
+from thinktalk.data.synth import facts, pictures, text
+from thinktalk.data.synth.world import fill, make_world, record_of
 from thinktalk.errors import ConfigError
 
 COUNTS = {"train": 50, "dev": 8, "test": 20}
@@ -51,10 +51,39 @@ def test_text_answers_are_true(skill):
                 numbers = [int(n) for n in item.answer.strip(".").split(", ")]
                 assert [numbers[0], numbers[-1]] == [int(n) for n in re.findall(r"\d+", question)]
                 assert set(np.diff(numbers)) in ({1}, {-1})
-            case "unknown":
+            case "clock":
+                hours, hour = map(int, re.findall(r"\d+", question))
+                then = hour + hours if "after" in question else hour - hours
+                assert item.answer == f"It is {(then - 1) % 12 + 1} o'clock."
+            case "memory" if item.before:
+                told, what = item.before[0][0], item.answer.strip(".").split(maxsplit=2)[2]
+                assert what.removeprefix("is ").removeprefix("in ").split()[-1] in told
+            case "unknown" | "memory":
                 assert item.answer == "I do not know that."
+            case "capitals":
+                city, country = re.search(r"capital of (.+) is (.+)\.|$", item.answer).groups()[
+                    ::-1
+                ]
+                assert city is None or facts.CAPITALS[country] == city
     with pytest.raises(AssertionError):
         check_arithmetic("What is 2 plus 2?", "2 plus 2 is 5.")
+
+
+def test_what_cannot_be_guessed_is_taught_and_what_was_told_is_remembered(tmp_path):
+    paths, _ = make_world(text.capitals, tmp_path / "capitals", counts={"train": 400, "test": 40})
+    train, test = (
+        questions(tmp_path / "capitals", "train"),
+        questions(tmp_path / "capitals", "test"),
+    )
+    asked = {name for q in test for name in facts.CAPITALS if name in q}
+    assert asked and all(any(name in q for q in train) for name in asked) and not train & test
+    draw = random.Random(0)
+    items = [text.memory(draw) for _ in range(200)]
+    turns = Counter(len(item.before) for item in items)
+    assert set(turns) == {0, 1, 2} and turns[0] < 50
+    record = record_of(next(i for i in items if len(i.before) == 2), "train", draw)
+    assert [m["role"] for m in record["messages"]] == ["user", "assistant"] * 3
+    assert paths
 
 
 def colours_seen(png: bytes) -> Counter[str]:
@@ -105,7 +134,7 @@ def test_shards_of_a_world(world, tmp_path):
     paths, skills = make_world(world, tmp_path / "a", counts=COUNTS, seed=1)
     report = check_shards(tmp_path / "a")
     assert report.faults == [] and report.samples == sum(COUNTS.values()) == skills.total()
-    assert len(skills) == (7 if world is text.ask else 4)
+    assert len(skills) == (len(text.SKILLS) if world is text.ask else 4)
     again, _ = make_world(world, tmp_path / "b", counts=COUNTS, seed=1)
     other, _ = make_world(world, tmp_path / "c", counts=COUNTS, seed=2)
 
