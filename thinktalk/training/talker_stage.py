@@ -1,0 +1,169 @@
+"""Talker by teacher forcing: Lines -> what the Talker would read if it had said these codes -> loss of each next code.
+
+    prompt    e + h                         nothing is learned here
+    opening   voice + codec pad             nothing
+              s_0 + codec bos       learns  code 0
+    step t    s_t + code t - 1      learns  code t           s: e + h of the reply, text end, text pad for ever
+    last      s_n + code n - 1      learns  codec eos        weighs more: a Talker that cannot stop is of no use
+
+The layout is TalkerFeed's (talker/prepare.py), all at once instead of step by step; a test holds the two together. Rows are
+padded at the right, where no causal attention looks.
+
+Letters: B rows, T time steps, D width of the Thinker, P tokens of a prompt, R of a reply, n codes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from thinktalk.config import TalkerConfig
+from thinktalk.errors import ConfigError
+from thinktalk.messages import Embedded
+from thinktalk.talker.model import Talker
+from thinktalk.training.losses import IGNORE, answer_loss
+from thinktalk.training.stage import Stage
+from thinktalk.training.talker_batches import Line
+from thinktalk.training.talker_states import Teller, Told
+from thinktalk.weights.model import OmniModel
+
+__all__ = ["Layout", "TalkerStage", "lay_out", "talker_of"]
+
+WATCHED = 512  # places of a batch whose best code is looked at
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A batch as the Talker reads it."""
+
+    inputs: Embedded  # (B, T, D), positions (B, 3, T)
+    targets: Tensor  # (B, T) int64 the code after each place, IGNORE where none is learned
+    ends: Tensor  # (B, T) bool where the target is the end of speech
+
+
+def lay_out(
+    talker: Talker, embedding: Tensor, lines: Sequence[Line], told: Sequence[Told], voices: Tensor
+) -> Layout:
+    """Rows of lines, given what the Thinker told of each. Gradients flow into the Talker's embedding (and `voices`).
+
+    `embedding` (V, D) is the Thinker's table of tokens, `voices` (B, D) the embedding of the voice that speaks each row.
+    """
+    config, table = talker.talker_config, talker.embed.weight
+    home = table.device
+    said, heard, positions, targets, first = [], [], [], [], []
+    for line, one in zip(lines, told, strict=True):
+        n, R, P = len(line.codes), len(one.reply), one.length
+        end, pad = (
+            embedding[token].to(table)[None] for token in (config.text_end, config.text_pad)
+        )
+        stream = torch.cat([one.reply.to(table), end, pad.expand(max(0, n - R), -1)])[: n + 1]
+        # the voice's row is added below, where it may have a gradient
+        heard.append(torch.cat([one.prompt.to(table), torch.zeros_like(pad), stream]))
+        codes = line.codes.to(home)
+        opening = torch.tensor([config.codec_pad, config.codec_bos], device=home)
+        said.append(torch.cat([opening, codes]))
+        positions.append(_positions(one.positions.to(home), n))
+        first.append(P)
+        targets.append(_targets(line, P, config, home))
+    x_BTD = pad_sequence(heard, batch_first=True)
+    B, T, D = x_BTD.shape
+    spoken = [torch.arange(len(ids), device=home) + b * T + p for b, (ids, p) in enumerate(zip(said, first, strict=True))]  # fmt: skip
+    codes_ND = talker.embed(torch.cat(said)).to(x_BTD)
+    places = torch.tensor([b * T + p for b, p in enumerate(first)], device=home)
+    flat = x_BTD.reshape(B * T, D).index_add(0, places, voices.to(x_BTD))
+    flat = flat.index_add(0, torch.cat(spoken), codes_ND)
+    where_B3T = pad_sequence([p.T for p in positions], batch_first=True).transpose(1, 2)
+    target_BT = pad_sequence(targets, batch_first=True, padding_value=IGNORE)
+    inputs = Embedded(flat.view(B, T, D), where_B3T)
+    return Layout(inputs, target_BT, target_BT == config.codec_eos)
+
+
+def _positions(prompt_3P: Tensor, n: int) -> Tensor:
+    """(3, P + 2 + n): the opening follows the prompt's last token, the codes its highest one."""
+    latest = prompt_3P[:, -1].amax() if prompt_3P.shape[1] else prompt_3P.new_tensor(-1)
+    highest = prompt_3P.amax() if prompt_3P.shape[1] else latest
+    opening = latest + torch.arange(1, 3, device=prompt_3P.device)
+    after = torch.maximum(highest, opening[-1]) + torch.arange(1, n + 1, device=prompt_3P.device)
+    return torch.cat([prompt_3P, torch.cat([opening, after]).expand(3, -1)], 1)
+
+
+def _targets(line: Line, P: int, config: TalkerConfig, device: torch.device) -> Tensor:
+    """(P + 2 + n,): nothing, then the codes that are learned, then the end of speech if it is known."""
+    n = len(line.codes)
+    targets = torch.full((P + 2 + n,), IGNORE, dtype=torch.int64, device=device)
+    targets[P + 1 : P + 1 + n] = line.codes.to(device)
+    targets[P + 1 : P + 1 + line.given] = IGNORE
+    if line.complete:
+        targets[-1] = config.codec_eos
+    return targets
+
+
+class TalkerStage(Stage):
+    """Batches are lists of Lines; the Talker learns to say them after a Thinker that stays as it is."""
+
+    def __init__(
+        self, model: OmniModel, *, eos_weight: float = 3.0, cache: str | Path | None = None
+    ):
+        """`model` has Thinker, senses and Talker; `cache` is a directory for what the Thinker told."""
+        self.talker = talker_of(model)
+        self.modules: nn.Module = self.talker
+        self.teller = Teller(model, cache)
+        self.eos_weight = eos_weight
+
+    def parts(self) -> dict[str, nn.Module]:
+        """The Talker."""
+        return {"talker": self.talker}
+
+    def weight(self, batch: Sequence[Line]) -> float:
+        """Codes that are learned, the ends with their weight."""
+        return float(sum(len(x.codes) - x.given + self.eos_weight * x.complete for x in batch))
+
+    def loss(
+        self, batch: Sequence[Line], *, generator: torch.Generator, **turn: str
+    ) -> tuple[Tensor, dict[str, Tensor | float]]:
+        """Mean cross-entropy of the next code; `right` is how often the best code is the one said, `stop` the loss of ends."""
+        layout = self.layout(batch, self.tell(batch))
+        hidden = self.talker(layout.inputs)
+        weights = 1 + (self.eos_weight - 1) * layout.ends
+        loss, _ = answer_loss(hidden, layout.targets, self.talker.logits, weights=weights)
+        return loss, {"codes": loss.detach(), **self._watch(hidden.detach(), layout)}
+
+    def tell(self, batch: Sequence[Line]) -> list[Told]:
+        """What the Thinker tells of each line."""
+        self.teller.to(self.talker.embed.weight.device)
+        return self.teller([(line.prompt, line.reply) for line in batch])
+
+    def layout(self, batch: Sequence[Line], told: Sequence[Told]) -> Layout:
+        """The batch as the Talker reads it."""
+        return lay_out(self.talker, self.teller.embedding, batch, told, self.voices(batch))
+
+    def voices(self, batch: Sequence[Line]) -> Tensor:
+        """The embedding (B, D) of who speaks each line."""
+        tokens = torch.tensor([line.voice for line in batch], device=self.teller.embedding.device)
+        return self.teller.embedding[tokens].detach()
+
+    @torch.no_grad()
+    def _watch(self, hidden: Tensor, layout: Layout) -> dict[str, Tensor | float]:
+        """Numbers that tell early what goes wrong, from some of the places."""
+        places = (layout.targets != IGNORE).nonzero()
+        some = places[:: max(1, len(places) // WATCHED)]
+        targets = layout.targets[some[:, 0], some[:, 1]]
+        logits = self.talker.logits(hidden[some[:, 0], some[:, 1]])
+        seen: dict[str, Tensor | float] = {"right": (logits.argmax(-1) == targets).float().mean()}
+        if layout.ends.any():
+            ends = self.talker.logits(hidden[layout.ends])
+            seen["stop"] = F.cross_entropy(ends, layout.targets[layout.ends])
+        return seen
+
+
+def talker_of(model: OmniModel) -> Talker:
+    """The Talker of a model, ready to learn. Errors: ConfigError where it has none."""
+    if model.talker is None:
+        raise ConfigError(f"there is no Talker to train; the model has {', '.join(model.parts) or 'nothing'}, expected thinker and talker")  # fmt: skip
+    return model.talker.requires_grad_(True)
