@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import random
 import re
 from collections import Counter
@@ -10,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from thinktalk.data.checking import check_shards
 from thinktalk.data.mixture import expand
@@ -19,7 +17,7 @@ from thinktalk.data.samples import parse
 from thinktalk.data.shards import scan
 from thinktalk.data.synth import facts, pictures, text
 from thinktalk.data.synth.world import fill, make_world, record_of
-from thinktalk.errors import ConfigError
+from thinktalk.errors import ConfigError, InputError
 
 COUNTS = {"train": 50, "dev": 8, "test": 20}
 
@@ -86,55 +84,13 @@ def test_what_cannot_be_guessed_is_taught_and_what_was_told_is_remembered(tmp_pa
     assert paths
 
 
-def colours_seen(png: bytes) -> Counter[str]:
-    """Pixels of each pure colour."""
-    pixels = np.asarray(Image.open(io.BytesIO(png))).reshape(-1, 3)
-    names = {rgb: name for name, rgb in pictures.COLOURS.items()}
-    return Counter(names[p] for p in map(tuple, pixels.tolist()) if p in names)
-
-
-def test_pictures_show_what_the_answer_says():
-    draw = random.Random(0)
-    for _ in range(25):
-        item = pictures.colour(draw)
-        colour = item.answer.strip(".").split()[-1]
-        seen = colours_seen(item.media()["png"])
-        assert seen[colour] > 30
-        assert len(seen) == int(item.content.split()[-1])
-        assert item.fields["shape"] in item.answer
-        named = pictures.shape(draw)
-        assert colours_seen(named.media()["png"])[named.fields["colour"]] > 30
-        relation = pictures.relation(draw)
-        assert relation.answer.startswith("No,") == (" not " in relation.answer)
-
-
-def test_a_count_is_the_number_of_shapes(monkeypatch):
-    scenes = []
-    monkeypatch.setattr(pictures, "paint", lambda scene, ground: scenes.append(scene) or b"")
-    paint = lambda item: item.media() and item  # noqa: E731
-    draw = random.Random(0)
-    for _ in range(100):
-        item = paint(pictures.count(draw))
-        kind = item.fields["kind"]
-        seen = sum(s.shape == kind for s in scenes[-1])
-        assert pictures.NUMBERS[seen] in item.answer.split(), (item, seen)
-    answers = Counter(pictures.count(draw).answer.split()[2] for _ in range(300))
-    assert set(answers) == set(pictures.NUMBERS)
-    # relations: the coordinates decide
-    for _ in range(100):
-        item = paint(pictures.relation(draw))
-        one, other = scenes[-1]
-        dx, dy = pictures.PLACES[item.fields["word"]]
-        holds = (one.x - other.x) * dx + (one.y - other.y) * dy > 0
-        assert item.answer.startswith("Yes") == holds
-
-
-@pytest.mark.parametrize("world", [text.ask, pictures.ask])
-def test_shards_of_a_world(world, tmp_path):
+@pytest.mark.parametrize("module", [text, pictures])
+def test_shards_of_a_world(module, tmp_path):
+    world = module.ask
     paths, skills = make_world(world, tmp_path / "a", counts=COUNTS, seed=1)
     report = check_shards(tmp_path / "a")
     assert report.faults == [] and report.samples == sum(COUNTS.values()) == skills.total()
-    assert len(skills) == (len(text.SKILLS) if world is text.ask else 4)
+    assert len(skills) == len(module.SKILLS)
     again, _ = make_world(world, tmp_path / "b", counts=COUNTS, seed=1)
     other, _ = make_world(world, tmp_path / "c", counts=COUNTS, seed=2)
 
@@ -171,3 +127,27 @@ def test_a_split_without_contents_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"splits .*extra.* are unknown"):
         make_world(text.ask, tmp_path, counts={"extra": 1})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_make_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
+    """Killed in the third shard: the first two are not made again, and all bytes are those of an unbroken make."""
+    counts = {"train": 25, "test": 5}
+    whole, _ = make_world(text.ask, tmp_path / "whole", counts=counts, shard_samples=10)
+    asked = iter(range(23))
+
+    def stops(draw: random.Random) -> text.Item:
+        if next(asked, None) is None:
+            raise KeyboardInterrupt
+        return text.ask(draw)
+
+    stops.__module__, stops.__qualname__ = text.ask.__module__, text.ask.__qualname__
+    with pytest.raises(KeyboardInterrupt):
+        make_world(stops, tmp_path / "broken", counts=counts, shard_samples=10)
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "broken").glob("*.tar")}
+    assert 1 <= len(before) < 4
+    again, skills = make_world(text.ask, tmp_path / "broken", counts=counts, shard_samples=10)
+    assert [Path(p).read_bytes() for p in again] == [Path(p).read_bytes() for p in whole]
+    assert all(p.stat().st_mtime_ns == then for p, then in before.items())
+    assert skills.total() == 30 - 10 * len(before)
+    with pytest.raises(InputError, match="of another make"):
+        make_world(text.ask, tmp_path / "broken", counts=counts, shard_samples=10, seed=1)

@@ -9,6 +9,7 @@ import sys
 import tempfile
 from typing import TYPE_CHECKING, Any
 
+from thinktalk.cli import data_codes
 from thinktalk.cli.options import positive
 from thinktalk.errors import InputError
 
@@ -22,20 +23,25 @@ if TYPE_CHECKING:
 __all__ = ["add_arguments", "run"]
 
 FAULTS_SHOWN = 20
+WORLDS = {
+    "text": "sums, spelling, facts, memory",
+    "pictures": "shapes and digits",
+}
+"""Modules of data/synth that ask questions, and about what."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--json", action="store_true", help="print exactly one JSON object")
     shared.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    actions = parser.add_subparsers(dest="action", metavar="make|check|show", required=True)
+    actions = parser.add_subparsers(dest="action", metavar="make|codes|check|show", required=True)
     make = actions.add_parser(
         "make", parents=[shared], help="shards of recordings, or of a world made from a seed"
     )
     what = make.add_mutually_exclusive_group(required=True)
     what.add_argument("--corpus", metavar="DIR", help="recordings with their transcripts")
     what.add_argument("--chats", nargs="+", metavar="FILE", help="JSON lines as ms-swift and LLaMA-Factory take them")  # fmt: skip
-    what.add_argument("--world", choices=["text", "pictures"], help="questions made from a seed")
+    what.add_argument("--world", choices=[*WORLDS], help="; ".join(f"{name}: {about}" for name, about in WORLDS.items()))  # fmt: skip
     make.add_argument("--out", required=True, metavar="DIR", help="where the shards go")
     make.add_argument("--root", metavar="DIR", help="where the media of chats lie (default: beside each file)")  # fmt: skip
     make.add_argument("--voice", metavar="V", help="who speaks (default: the recording's folder)")
@@ -44,7 +50,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     make.add_argument("--count", type=positive, default=1000, metavar="N", help="of a world: samples to train with; a tenth more for dev, and for test (default 1000)")  # fmt: skip
     make.add_argument("--seed", type=int, default=0, metavar="N", help="of a world (default 0)")
-    make.add_argument("--shard-mib", type=positive, default=256, metavar="N", help="size of a tar")
+    make.add_argument("--cache", metavar="DIR", help="where packages are kept (default: $THINKTALK_CACHE, else ~/.cache/thinktalk)")  # fmt: skip
+    make.add_argument(
+        "--shard-mib",
+        type=positive,
+        default=256,
+        metavar="N",
+        help="size of a tar of recordings or chats",
+    )
+    data_codes.add_arguments(actions.add_parser("codes", parents=[shared], help="the same shards with the codes of all speech"))  # fmt: skip
     check = actions.add_parser("check", parents=[shared], help="name what cannot be used")
     check.add_argument("paths", nargs="+", metavar="TAR|DIR")
     check.add_argument("--quick", action="store_true", help="do not decode the media")
@@ -58,7 +72,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    return {"make": _make, "check": _check, "show": _show}[args.action](args)
+    return {"make": _make, "codes": data_codes.run, "check": _check, "show": _show}[args.action](
+        args
+    )
 
 
 def _make(args: argparse.Namespace) -> int:
@@ -67,14 +83,15 @@ def _make(args: argparse.Namespace) -> int:
 
 
 def _make_world(args: argparse.Namespace) -> int:
-    from thinktalk.data.synth import pictures, text
+    from importlib import import_module
+
     from thinktalk.data.synth.world import make_world
 
     few = max(1, args.count // 10)
     counts = {"train": args.count, "dev": few, "test": few}
-    ask = {"text": text.ask, "pictures": pictures.ask}[args.world]
-    limit = args.shard_mib << 20
-    paths, skills = make_world(ask, args.out, counts=counts, seed=args.seed, max_bytes=limit)
+    world = import_module(f"thinktalk.data.synth.{args.world}")
+    ask = world.open_world(args.cache) if hasattr(world, "open_world") else world.ask
+    paths, skills = make_world(ask, args.out, counts=counts, seed=args.seed)
     if args.json:
         print(json.dumps({"paths": paths, "samples": counts, "skills": dict(skills), "faults": []}))
         return 0

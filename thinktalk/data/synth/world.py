@@ -3,7 +3,9 @@
     ask(random) -> Item: its content (what is asked, in one canonical line), wordings, answer, media
 
 The content's hash decides the split, so the same question never stands on both sides, whatever its wording; wordings that
-hash into test are used in test only.
+hash into test are used in test only. Knowledge that must be taught to be known (capitals) is in every split: there only the
+wordings differ. Each shard has random numbers of its own: a make that was stopped goes on with the
+first shard that is not there, and gives the bytes it would have given.
 """
 
 from __future__ import annotations
@@ -12,18 +14,21 @@ import contextlib
 import json
 import os
 import random
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from thinktalk.data.prompts import SPLITS, split_of
 from thinktalk.data.shards import ShardWriter
-from thinktalk.errors import ConfigError
+from thinktalk.errors import ConfigError, InputError
 
-__all__ = ["Item", "World", "fill", "make_world", "record_of"]
+__all__ = ["Item", "World", "draw_item", "fill", "make_world", "record_of"]
 
 TRIES = 1000  # draws before a split is taken to be without contents
+SHARD_SAMPLES = 1000
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,16 @@ class Item:
     """Pictures by member name: height and width."""
     media: Callable[[], Mapping[str, bytes]] = dict
     """Makes the members; called only for items that are kept."""
+    before: Sequence[tuple[str, str]] = ()
+    """Earlier turns of the conversation: what was asked or told, and the answer."""
+    taught: bool = False
+    """Knowledge: it is in every split, since nobody can guess it; only wordings and voices are held out."""
+    parts: Sequence[Mapping[str, Any]] = ()
+    """Media of the question as messages name them; the pictures of `pixels` where there are none."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """What is to be seen or heard, as further fields of the record: things, events, seconds, style."""
+    held: bool = False
+    """For the test alone: drawn in a style, or from a picture, that nobody trains with."""
 
 
 World = Callable[[random.Random], Item]
@@ -59,17 +74,25 @@ def fill(item: Item, split: str, draw: random.Random) -> str:
 def record_of(item: Item, split: str, draw: random.Random) -> dict:
     """The sample's JSON."""
     words = {"type": "text", "text": fill(item, split, draw)}
-    shown = [{"type": "image", "image": name} for name in item.pixels]
+    shown = list(item.parts) or [{"type": "image", "image": name} for name in item.pixels]
     asked = [*shown, words] if draw.random() < 0.5 else [words, *shown]
     content = asked if shown else words["text"]
-    return {
+    earlier = [
+        {"role": role, "content": said}
+        for turn in item.before
+        for role, said in zip(("user", "assistant"), turn, strict=True)
+    ]
+    record = {
         "messages": [
+            *earlier,
             {"role": "user", "content": content},
             {"role": "assistant", "content": item.answer},
         ],
         "task": item.skill,
         "source": "synth",
-    } | ({"pixels": {n: list(p) for n, p in item.pixels.items()}} if item.pixels else {})
+        **item.facts,
+    }
+    return record | ({"pixels": {n: list(p) for n, p in item.pixels.items()}} if item.pixels else {})  # fmt: skip
 
 
 def make_world(
@@ -78,34 +101,76 @@ def make_world(
     *,
     counts: Mapping[str, int],
     seed: int = 0,
-    max_bytes: int = 256 << 20,
+    shard_samples: int = SHARD_SAMPLES,
 ) -> tuple[list[str], Counter[str]]:
     """Write OUT/train-00000.tar and so on, so many samples of each split; gives the paths and the samples a skill has.
 
-    The same seed gives the same bytes. Errors: ConfigError (a split that is none, or that has no contents).
+    The same seed gives the same bytes, and shards that this very make wrote before are left as they are (their samples
+    are not counted). Errors: ConfigError (a split that is none, or that has no contents); InputError (OUT holds shards of
+    another make, or cannot be written).
     """
     names = [name for _, name in SPLITS]
     if unknown := set(counts) - set(names):
         raise ConfigError(f"splits {sorted(unknown)} are unknown; have {', '.join(names)}")
     skills: Counter[str] = Counter()
-    paths: list[str] = []
-    for split in names:
-        draw = random.Random(f"{seed} {split}")
-        with contextlib.ExitStack() as stack:
-            if counts.get(split, 0):
-                shards = stack.enter_context(ShardWriter(Path(out) / split, max_bytes=max_bytes))
-            for number in range(counts.get(split, 0)):
-                item = _draw(world, split, draw)
-                record = json.dumps(record_of(item, split, draw), ensure_ascii=False).encode()
-                shards.write(f"{number:06d}", {"json": record, **item.media()})
-                skills[item.skill] += 1
-        paths += [str(p) for p in shards.paths] if counts.get(split, 0) else []
+    plan = {"seed": seed, "shard_samples": shard_samples, "counts": {n: counts.get(n, 0) for n in names}}  # fmt: skip
+    with _begun(Path(out), {"world": _name(world), **plan}):
+        paths = []
+        for split in names:
+            for shard, first in enumerate(range(0, counts.get(split, 0), shard_samples)):
+                path = Path(out) / f"{split}-{shard:05d}.tar"
+                if not path.exists():
+                    size = min(shard_samples, counts[split] - first)
+                    _write(world, path, split, size, first, random.Random(f"{seed} {split} {shard}"), skills)  # fmt: skip
+                paths.append(str(path))
     return paths, skills
 
 
-def _draw(world: World, split: str, draw: random.Random) -> Item:
+def _write(world: World, path: Path, split: str, size: int, first: int, draw: random.Random, skills: Counter[str]) -> None:  # fmt: skip
+    """One shard, whole or not at all."""
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".making-") as scratch:
+        with ShardWriter(Path(scratch) / "shard", max_bytes=1 << 40) as shard:
+            for number in range(first, first + size):
+                item = draw_item(world, split, draw)
+                record = json.dumps(record_of(item, split, draw), ensure_ascii=False).encode()
+                shard.write(f"{number:06d}", {"json": record, **item.media()})
+                skills[item.skill] += 1
+        shard.paths[0].replace(path)
+
+
+@contextlib.contextmanager
+def _begun(out: Path, plan: dict[str, Any]):
+    """OUT/world.json says what is made here; it is gone again when nothing was."""
+    path = out / "world.json"
+    shards = sorted(out.glob("*.tar")) if out.is_dir() else []
+    try:
+        before = json.loads(path.read_text()) if path.exists() else None
+        if shards and before != plan:
+            raise InputError(f"{shards[0]}: is already there and of another make, expected a place without shards; move it away or choose another")  # fmt: skip
+        out.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(plan))
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or "is no JSON"
+        raise InputError(f"{path}: {why}, expected a place to write to; choose another") from None
+    try:
+        yield
+    except BaseException:
+        if not any(out.glob("*.tar")):
+            path.unlink(missing_ok=True)
+        raise
+
+
+def _name(world: World) -> str:
+    return getattr(world, "name", None) or f"{getattr(world, '__module__', '')}.{getattr(world, '__qualname__', '')}"  # fmt: skip
+
+
+def draw_item(world: World, split: str, draw: random.Random) -> Item:
+    """An item that belongs to a split. Errors: ConfigError when the world seems to have none for it."""
     for _ in range(TRIES):
         item = world(draw)
-        if split_of(item.content, salt=item.skill) == split:
+        if (
+            item.taught
+            or ("test" if item.held else split_of(item.content, salt=item.skill)) == split
+        ):
             return item
     raise ConfigError(f"{TRIES} questions in a row are not of the split {split}; make the world larger")  # fmt: skip
