@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -22,7 +22,7 @@ from torch import Tensor
 from thinktalk.errors import WeightsError
 from thinktalk.weights.files import DTYPES, INDEX, SINGLE, first_line
 
-__all__ = ["Planned", "atomic_directory", "atomic_write", "write_file", "write_tensors"]
+__all__ = ["Planned", "atomic_directory", "atomic_write", "write_file", "write_index", "write_parts", "write_tensors"]  # fmt: skip
 
 _DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 _ALIGN = 64  # tensor data start on cache lines, so that views are as fast as fresh tensors
@@ -74,6 +74,28 @@ def write_tensors(
         )
         atomic_write(directory / INDEX, text.encode())
     return [directory / name for name in names]
+
+
+def write_parts(
+    directory: Path, parts: Mapping[str, Iterable[Planned]], where: dict[str, str]
+) -> None:
+    """Write PART.safetensors for each part (PART-2 where that name is taken), and enter its tensors in `where`."""
+    for part, tensors in parts.items():
+        path, number = directory / f"{part}.safetensors", 2
+        while path.exists():
+            path, number = directory / f"{part}-{number}.safetensors", number + 1
+        tensors = list(tensors)
+        write_file(path, tensors)
+        where |= {tensor.name: path.name for tensor in tensors}
+
+
+def write_index(directory: Path, where: Mapping[str, str]) -> None:
+    """The index of a directory's files, {tensor: file}; none is needed where all is in model.safetensors."""
+    if set(where.values()) == {SINGLE}:
+        return
+    total = sum((directory / name).stat().st_size for name in set(where.values()))
+    index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(where.items()))}
+    atomic_write(directory / INDEX, (json.dumps(index, indent=1) + "\n").encode())
 
 
 def write_file(

@@ -14,10 +14,11 @@ from pathlib import Path
 from tokenizers import models, pre_tokenizers, trainers
 
 from thinktalk.config import OmniConfig
-from thinktalk.errors import ConfigError
+from thinktalk.errors import ConfigError, WeightsError
 from thinktalk.media.text import SPECIAL_TOKENS, Tokenizer, byte_level_bpe
+from thinktalk.weights.files import read_json
 
-__all__ = ["CHAT_TEMPLATE", "build_tokenizer"]
+__all__ = ["CHAT_TEMPLATE", "adopt_tokenizer", "build_tokenizer"]
 
 ADDED_TOKENS = (
     "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>", "<|box_end|>",
@@ -75,14 +76,7 @@ def build_tokenizer(
     It gives ids below `ids.pad` to texts (unreachable fillers where the corpus is too small for so many merges) and the
     special tokens the ids of `config.thinker.ids`. The same corpus always gives the same bytes. Errors: ConfigError.
     """
-    ids = config.thinker.ids
-    base = ids.pad
-    for name, content in SPECIAL_TOKENS.items():
-        expected = base + ADDED_TOKENS.index(content)
-        if getattr(ids, name) != expected:
-            raise ConfigError(
-                f"ids.{name} {getattr(ids, name)} must be {expected} = ids.pad {base} + {expected - base}, the official order"
-            )
+    base = _check_ids(config)
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     if base < len(alphabet):
         raise ConfigError(
@@ -98,6 +92,42 @@ def build_tokenizer(
     vocab = content["model"]["vocab"]
     # fillers: the library numbers added tokens from the end of the vocabulary, which must therefore be full
     vocab.update({f"<filler_{i}>": i for i in range(len(vocab), base)})
+    return _write(content, config, directory)
+
+
+def adopt_tokenizer(
+    config: OmniConfig, source: str | os.PathLike, directory: str | os.PathLike
+) -> Tokenizer:
+    """The text vocabulary of a Qwen2.5 checkpoint with the special tokens of an omni model in the place of its own.
+
+    Both families give the same merges the same ids, and number their special tokens from the same place; the names differ:
+    <|vision_start|> there is <|vision_bos|> here. Errors: WeightsError, ConfigError.
+    """
+    base, path = _check_ids(config), Path(source) / "tokenizer.json"
+    content = read_json(path)
+    vocab = (content.get("model") or {}).get("vocab")
+    if not isinstance(vocab, dict) or len(vocab) != base:
+        have = f"{len(vocab)} tokens" if isinstance(vocab, dict) else "no vocabulary"
+        raise WeightsError(f"{path}: has {have} before the special ones, expected {base}; choose another checkpoint")  # fmt: skip
+    return _write(content, config, directory)
+
+
+def _check_ids(config: OmniConfig) -> int:
+    """The id of the first special token; ConfigError unless the others follow in the official order."""
+    ids = config.thinker.ids
+    base = ids.pad
+    for name, content in SPECIAL_TOKENS.items():
+        expected = base + ADDED_TOKENS.index(content)
+        if getattr(ids, name) != expected:
+            raise ConfigError(
+                f"ids.{name} {getattr(ids, name)} must be {expected} = ids.pad {base} + {expected - base}, the official order"
+            )
+    return base
+
+
+def _write(content: dict, config: OmniConfig, directory: str | os.PathLike) -> Tokenizer:
+    """tokenizer.json of a text vocabulary with our special tokens after it, and tokenizer_config.json."""
+    base = config.thinker.ids.pad
     content["added_tokens"] = [
         dict(
             id=base + k, content=token, single_word=False, lstrip=False, rstrip=False, normalized=False,

@@ -12,11 +12,10 @@ unchanged gigabytes once.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -30,10 +29,10 @@ from thinktalk.wav2code.encoder import SpeechTokenizer
 from thinktalk.weights.assign import SCALE, Assignment, locate, naming_of
 from thinktalk.weights.config_read import FILES, THINKER_ONLY, read_config, read_raw
 from thinktalk.weights.config_write import write_config
-from thinktalk.weights.files import INDEX, SINGLE, TensorFiles, read_json
+from thinktalk.weights.files import SINGLE, TensorFiles, read_json
 from thinktalk.weights.hf import copy_assets, planned
 from thinktalk.weights.model import PARTS, build
-from thinktalk.weights.store import Planned, atomic_directory, atomic_write, write_file
+from thinktalk.weights.store import Planned, atomic_directory, write_index, write_parts
 from thinktalk.weights.voices import ADDED, OFFICIAL, save_voices
 from thinktalk.weights.wav2code import PREFIX, load_tokenizer
 
@@ -73,9 +72,9 @@ def update_checkpoint(
     fresh_tensors = {name: old.matched(name, _plan(name, module, config)) for name, module in parts.items()}  # fmt: skip
     with atomic_directory(directory, overwrite=overwrite) as fresh:
         where = old.share(fresh, changed=set(parts))
-        _write_parts(fresh, old.left(where, changed=set(parts)), where)
-        _write_parts(fresh, fresh_tensors, where)
-        _write_index(fresh, where)
+        write_parts(fresh, old.left(where, changed=set(parts)), where)
+        write_parts(fresh, fresh_tensors, where)
+        write_index(fresh, where)
         copy_assets(base, fresh)
         if config != had or read_json(base / "config.json").get("model_type") == THINKER_ONLY:
             write_config(config, fresh, base=read_raw(base), dtype=old.main_dtype())
@@ -192,22 +191,3 @@ def _link(source: Path, target: Path) -> None:
         with contextlib.suppress(FileNotFoundError):
             target.unlink()
         shutil.copyfile(source, target)
-
-
-def _write_parts(fresh: Path, parts: Mapping[str, Iterable[Planned]], where: dict[str, str]) -> None:  # fmt: skip
-    """One file a part, under a name that is free."""
-    for part, tensors in parts.items():
-        path, number = fresh / f"{part}.safetensors", 2
-        while path.exists():
-            path, number = fresh / f"{part}-{number}.safetensors", number + 1
-        tensors = list(tensors)
-        write_file(path, tensors)
-        where |= {tensor.name: path.name for tensor in tensors}
-
-
-def _write_index(fresh: Path, where: Mapping[str, str]) -> None:
-    if set(where.values()) == {SINGLE}:
-        return
-    total = sum(path.stat().st_size for path in fresh.glob("*.safetensors"))
-    index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(where.items()))}
-    atomic_write(fresh / INDEX, (json.dumps(index, indent=1) + "\n").encode())
