@@ -26,11 +26,12 @@ from thinktalk.events import Event, Reply
 from thinktalk.prompt import Prompt, Tokenizer, build_prompt
 from thinktalk.weights.hf import OmniModel
 from thinktalk.weights.hf import load as load_weights
+from thinktalk.weights.pretrained import shipped
 from thinktalk.weights.voices import find_voice
 
 __all__ = ["Omni", "load", "resolve"]
 
-NANO = Path(__file__).parent / "pretrained" / "nano"
+NANO = "nano"
 TRANSCRIBE = "Transcribe the audio into text."
 READ_ALOUD = "Read this text aloud, word for word: "
 
@@ -38,13 +39,14 @@ READ_ALOUD = "Read this text aloud, word for word: "
 def resolve(model: str | Path) -> Path:
     """The directory of a model: "nano" (shipped), a directory, or a hub id (needs the `hub` extra)."""
     path = Path(model)
-    if str(model) == "nano" and not path.exists():
-        if not (NANO / "config.json").exists():
+    if str(model) == NANO and not path.exists():
+        found = shipped(NANO)
+        if found is None:
             raise WeightsError(
                 "nano: the shipped small model is not part of this version yet; "
                 "give a checkpoint directory or a hub id with --model"
             )
-        return NANO
+        return found
     if path.is_dir():
         return path
     if path.exists():
@@ -78,7 +80,7 @@ def resolve(model: str | Path) -> Path:
 
 
 def load(
-    model: str | Path = "nano",
+    model: str | Path = NANO,
     *,
     device: str | torch.device = "cpu",
     dtype: str | torch.dtype | Mapping[str, str | torch.dtype] | None = None,

@@ -1,6 +1,7 @@
 """Converting and inspecting: casts, shards, int8 there and back, parts left out, and what a checkpoint says of itself."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -8,10 +9,12 @@ import torch
 from thinktalk import config as cfg
 from thinktalk.errors import ConfigError, WeightsError
 from thinktalk.layers.quant import Int8Linear
+from thinktalk.wav2code.encoder import SpeechTokenizer
 from thinktalk.weights.convert import convert
 from thinktalk.weights.files import INDEX, SINGLE, TensorFiles
 from thinktalk.weights.hf import load, read_config
 from thinktalk.weights.report import inspect_report
+from thinktalk.weights.wav2code import load_tokenizer, save_tokenizer
 
 
 def tensors(directory):
@@ -169,3 +172,15 @@ def test_known_sizes():
     from thinktalk.weights.report import _preset
 
     assert _preset(cfg.omni_7b()) == "Qwen2.5-Omni-7B" and _preset(cfg.nano()) == "nano"
+
+
+def test_the_speech_tokenizer_goes_along(tiny_checkpoint, tmp_path):
+    """It was left out: the configuration named a tokenizer of which no tensor was there."""
+    source = shutil.copytree(tiny_checkpoint, tmp_path / "source")
+    size = cfg.Wav2CodeConfig(width=16, num_layers=1, num_heads=2, ffn_width=16, pool=1)
+    save_tokenizer(SpeechTokenizer(size), source)
+    told = load_tokenizer(source).state_dict()
+    for target, options in (("all", {}), ("text", {"parts": ("thinker",)})):
+        convert(source, tmp_path / target, **options)
+        found = load_tokenizer(tmp_path / target).state_dict()
+        assert all(torch.equal(found[name], tensor) for name, tensor in told.items())

@@ -1,9 +1,11 @@
-"""thinktalk convert: a checkpoint to a new one: other shards, other dtypes, int8, a LoRA adapter merged in."""
+"""thinktalk convert: a checkpoint to a new one: other shards, other dtypes, int8, a LoRA adapter merged in, packed to ship."""
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterator
+from typing import Any
 
 from thinktalk.errors import ConfigError
 
@@ -37,14 +39,55 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--shard-size", default="5GB", metavar="S", help="largest file, such as 500MB (default 5GB)"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace DST if it is there")
+    parser.add_argument(
+        "--pack",
+        action="store_true",
+        help="as small models are shipped: int8, one file a stage",
+    )
+    parser.add_argument(
+        "--stages",
+        metavar="STAGE,...",
+        help="with --pack: of a packed DST that is there replace only these (audio,vision,thinker,talker,dit,vocoder,wav2code)",
+    )
+    parser.add_argument(
+        "--float16",
+        metavar="STAGE,...",
+        help="with --pack: dit, vocoder or both as float16, twice the size of int8",
+    )
     parser.add_argument("--json", action="store_true", help="print exactly one JSON object")
 
 
 def run(args: argparse.Namespace) -> int:
+    _check(args)
+    report = _pack(args) if args.pack else _convert(args)
+    print(json.dumps(report) if args.json else "\n".join(_lines(report)))
+    return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Options of one way are not dropped silently in the other."""
+    for_files = {"dtype": None, "int8": None, "parts": None, "lora": [], "shard_size": "5GB"}
+    for_packs = {"stages": None, "float16": None}
+    for name, unset in (for_files if args.pack else for_packs).items():
+        if getattr(args, name) != unset:
+            option = "--" + name.replace("_", "-")
+            raise ConfigError(f"{option}: {'not together with' if args.pack else 'only with'} --pack; leave it out")  # fmt: skip
+
+
+def _pack(args: argparse.Namespace) -> dict[str, Any]:
+    from thinktalk.omni import resolve
+    from thinktalk.weights.pretrained import pack
+
+    stages = _names(args.stages) if args.stages else None
+    half = _names(args.float16 or "")
+    return pack(resolve(args.source), args.target, stages=stages, float16=half, overwrite=args.overwrite)  # fmt: skip
+
+
+def _convert(args: argparse.Namespace) -> dict[str, Any]:
     from thinktalk.omni import resolve
     from thinktalk.weights.convert import convert
 
-    report = convert(
+    return convert(
         resolve(args.source),
         args.target,
         parts=_names(args.parts) if args.parts else None,
@@ -54,19 +97,19 @@ def run(args: argparse.Namespace) -> int:
         max_shard_bytes=_size(args.shard_size),
         overwrite=args.overwrite,
     )
-    if args.json:
-        print(json.dumps(report))
-        return 0
+
+
+def _lines(report: dict[str, Any], indent: str = "") -> Iterator[str]:
     for key, value in report.items():
         if isinstance(value, dict):
-            print(f"{key}:")
-            for name, inner in value.items():
-                print(
-                    f"  {name}: {inner:.4g}" if isinstance(inner, float) else f"  {name}: {inner}"
-                )
+            yield f"{indent}{key}:"
+            yield from _lines(value, indent + "  ")
         else:
-            print(f"{key}: {value}")
-    return 0
+            yield (
+                f"{indent}{key}: {value:.4g}"
+                if isinstance(value, float)
+                else f"{indent}{key}: {value}"
+            )
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -22,13 +22,13 @@ from thinktalk.weights.config_write import write_config
 from thinktalk.weights.files import DTYPES, TensorFiles
 from thinktalk.weights.hf import copy_assets, parse_dtype
 from thinktalk.weights.lora import LoraAdapter
-from thinktalk.weights.model import PARTS, build
+from thinktalk.weights.model import PARTS, OmniModel, build
 from thinktalk.weights.names import official_name
 from thinktalk.weights.store import Planned, atomic_directory, write_tensors
 from thinktalk.weights.voices import OFFICIAL
 from thinktalk.weights.wav2code import PREFIX
 
-__all__ = ["Conversion", "Stored", "convert", "stored"]
+__all__ = ["Conversion", "Stored", "convert", "opened", "stored"]
 
 
 def convert(
@@ -50,8 +50,7 @@ def convert(
     source, target = Path(source), Path(target)
     config = read_config(source)
     model = build(config, parts)
-    assignment = Assignment.open(source, model, expand=model.stages())
-    assignment.check()
+    assignment = opened(source, model)
     adapters = [LoraAdapter(path) for path in lora]
     job = Conversion(assignment.files, adapters)
     int8 = {int8} if isinstance(int8, str) else set(int8)
@@ -97,6 +96,16 @@ def _linears(stage: str, module: nn.Module) -> set[str]:
     return {
         official_name(stage, f"{path}.weight") for path, child in module.named_modules() if isinstance(child, nn.Linear)
     }  # fmt: skip
+
+
+def opened(source: Path, model: OmniModel) -> Assignment:
+    """The checked files of a checkpoint's stages, all of them as floats, and of its speech tokenizer."""
+    assignment = Assignment.open(source, model, expand=model.stages())
+    assignment.check()
+    if model.config.wav2code is not None:
+        own = TensorFiles(source, lambda name: name.startswith(PREFIX))
+        assignment.files.entries.update({name: own[name] for name in own if name.startswith(PREFIX)})  # fmt: skip
+    return assignment
 
 
 Stored = Mapping[str, tuple[str, str | None]]
