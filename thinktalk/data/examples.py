@@ -8,6 +8,7 @@ An answer is cut from the rest as it is when the model runs: "assistant\\n" is r
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,8 +19,10 @@ from torch import Tensor
 from thinktalk.config import OmniConfig
 from thinktalk.data.samples import Sample
 from thinktalk.errors import InputError
+from thinktalk.media.image import smart_resize
 from thinktalk.media.text import Tokenizer
 from thinktalk.media.timeline import Timeline, audio_tokens
+from thinktalk.media.video import video_size
 from thinktalk.prompt import Grid, Mark, PromptBuilder, load_medium, render
 
 __all__ = ["IGNORED", "Example", "TokenCost", "encode", "from_sample"]
@@ -108,8 +111,8 @@ def encode(
 class TokenCost:
     """Tokens of a record, from its metadata alone: what packing plans with.
 
-    Text is counted exactly, sound by `seconds` (0.01 s a mel frame, 4 of them a token), a picture by `pixels`
-    ("pixels": {"0.png": [height, width]}) or as the largest one.
+    Text is counted exactly, sound by `seconds` (0.01 s a mel frame, 4 of them a token) or by "seconds_of": {member: seconds},
+    pictures and videos by `pixels` ({member: [height, width]}, and seconds) or as the largest ones.
     """
 
     tokenizer: Tokenizer
@@ -127,24 +130,31 @@ class TokenCost:
                 total += self._medium(segment.kind, segment.source, record)
         return float(total)
 
-    def _medium(self, kind: str, source: Any, record: Mapping[str, Any]) -> int:
-        config = self.config
-        rate = config.mel.frames_per_second
-        sound = audio_tokens(int(record.get("seconds", 30.0) * rate) + 1) + 2
-        if kind == "audio":
-            return sound
-        pixels = record.get("pixels", {}).get(source)
-        if kind == "image" and pixels is not None:
-            from thinktalk.media.image import smart_resize
+    def sound(self, record: Mapping[str, Any], member: str) -> int:
+        """Tokens of a sound and its marks."""
+        seconds = record.get("seconds_of", {}).get(member, record.get("seconds", 30.0))
+        return audio_tokens(int(seconds * self.config.mel.frames_per_second) + 1) + 2
 
-            visual, factor = config.visual, config.thinker.vision.factor
+    def _medium(self, kind: str, source: Any, record: Mapping[str, Any]) -> int:
+        if kind == "audio":
+            return self.sound(record, source)
+        visual, factor = self.config.visual, self.config.thinker.vision.factor
+        pixels = record.get("pixels", {}).get(source)
+        if kind == "image" and pixels is None:
+            return visual.max_pixels // factor**2 + 2
+        if kind == "image":
             size = smart_resize(
                 *pixels, factor=factor, min_pixels=visual.min_pixels, max_pixels=visual.max_pixels
             )
             return size[0] * size[1] // factor**2 + 2
-        if kind == "image":
-            return config.visual.max_pixels // config.thinker.vision.factor**2 + 2
-        return config.visual.video_total_tokens + sound + 4
+        marks_and_sound = self.sound(record, source) + 2
+        if pixels is None:
+            return visual.video_total_tokens + marks_and_sound
+        wanted = float(record.get("seconds", 30.0)) * visual.video_fps
+        frames = min(max(wanted, visual.video_min_frames), visual.video_max_frames)
+        pairs = math.ceil(frames / self.config.thinker.vision.temporal_patch)
+        height, width = video_size(2 * pairs, *pixels, visual, factor=factor)
+        return pairs * (height * width // factor**2) + marks_and_sound
 
 
 def from_sample(sample: Sample, **options: Any) -> Example:

@@ -1,0 +1,194 @@
+"""Thinker batches: shards of any kind -> rows of conversations, side by side, that the Thinker's stages learn from.
+
+    a record with messages          its conversation, with whatever it holds; the answers are learnt
+    a record with sound and text    a task in natural language: transcribe, repeat, read
+    a record with text alone        language: every token is learnt
+
+    "text/*.tar, speech/train-*.tar@0.5"  --Source--> Mixture --Bins--> so many tokens a batch --pack--> Packed
+
+A weight is a share of tokens. Letters: T tokens.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from thinktalk.config import OmniConfig
+from thinktalk.data.examples import Example, TokenCost, encode
+from thinktalk.data.loader import Loader
+from thinktalk.data.mixture import Mixture, Source
+from thinktalk.data.packing import Packed, pack
+from thinktalk.data.plan import Bins, Plan
+from thinktalk.data.prompts import TASKS, task_messages
+from thinktalk.data.samples import AUDIO_NAMES, Sample
+from thinktalk.data.speech import Augmentation, augment
+from thinktalk.errors import ConfigError, InputError
+from thinktalk.prompt import DEFAULT_SYSTEM, SPEECH_SYSTEM, Tokenizer
+from thinktalk.training.parallel import World
+
+__all__ = ["Make", "loader", "sources", "tasks_of"]
+
+
+def tasks_of(names: str) -> tuple[str, ...]:
+    """ "transcribe,read" -> the tasks; ConfigError names those there are."""
+    tasks = tuple(name.strip() for name in names.split(",") if name.strip())
+    if not tasks or (unknown := set(tasks) - set(TASKS)):
+        raise ConfigError(f"tasks {names!r}: {', '.join(sorted(unknown)) if tasks else 'none'}; expected some of {', '.join(TASKS)}")  # fmt: skip
+    return tasks
+
+
+@dataclass(frozen=True)
+class Make:
+    """Samples -> examples, Loader's make; and what a record costs in tokens, from its metadata alone."""
+
+    tokenizer: Tokenizer
+    config: OmniConfig
+    max_tokens: int
+    """Longer conversations are passed by; of longer plain texts a stretch is drawn."""
+    tasks: tuple[str, ...] = ("transcribe",)
+    """What is asked of a recording that has a text and no messages."""
+    speech: float = 0.5
+    """Share of conversations that begin with the system prompt of speech, where they bring none of their own."""
+    augmentation: Augmentation | None = None
+    """What happens to sounds."""
+
+    # ------------------------------------------------------------------------------------------------------- example
+
+    def __call__(self, sample: Sample, generator: torch.Generator) -> Example:
+        """What the Thinker learns of a sample, drawn with its own generator. Errors: InputError names the sample."""
+        messages = sample.messages
+        if not messages and sample.member(*AUDIO_NAMES) is None:
+            return self._language(sample, generator)
+        if not messages:
+            task = self.tasks[int(torch.randint(len(self.tasks), (), generator=generator))]
+            messages = task_messages(sample, task, generator)
+        speech = float(torch.rand((), generator=generator)) < self.speech
+        if self.augmentation is not None:
+            messages = self._elsewhere(messages, sample, generator, self.augmentation)
+        return encode(
+            sample.resolved(messages), tokenizer=self.tokenizer, config=self.config, speech=speech,
+            max_tokens=self.max_tokens, name=sample.where,
+        )  # fmt: skip
+
+    def _language(self, sample: Sample, generator: torch.Generator) -> Example:
+        """Plain text: learnt from its second token to its end, which is a token, too."""
+        if not sample.text.strip():
+            raise InputError(f"{sample.where}: has neither messages nor a text, expected one of them; use another source")  # fmt: skip
+        ids = [*self.tokenizer.encode(sample.text), self.config.thinker.ids.pad]
+        if len(ids) > self.max_tokens:
+            room = len(ids) - self.max_tokens
+            start = int(torch.randint(room + 1, (), generator=generator))
+            ids = ids[start : start + self.max_tokens]
+        token_ids = torch.tensor(ids)
+        positions = torch.arange(len(ids)).expand(3, -1)
+        return Example(token_ids, positions, token_ids.clone(), name=sample.where)
+
+    def _elsewhere(
+        self, messages: Sequence[dict[str, Any]], sample: Sample, generator: torch.Generator, how: Augmentation
+    ) -> list[dict[str, Any]]:  # fmt: skip
+        """The messages with their sounds as they might have been recorded elsewhere."""
+        rate = self.config.mel.sample_rate
+
+        def part(p: dict[str, Any]) -> dict[str, Any]:
+            if p["type"] != "audio":
+                return p
+            pcm, _ = augment(sample.pcm(rate, member=p["audio"]), rate, generator, how)
+            return {**p, "audio": (pcm, rate)}
+
+        return [
+            m if isinstance(m["content"], str) else {**m, "content": [part(p) for p in m["content"]]}
+            for m in messages
+        ]  # fmt: skip
+
+    # ---------------------------------------------------------------------------------------------------------- cost
+
+    def cost(self, record: Mapping[str, Any]) -> float:
+        """Tokens of a record, wording and system prompt at their longest; what Source measures with."""
+        system = self._system if self.speech > 0 else 0
+        if "messages" in record:
+            return self._tokens(record) + system
+        length = len(self.tokenizer.encode(record.get("text", "")))
+        if not record.get("seconds"):
+            return float(min(length + 1, self.max_tokens))
+        sound = self._tokens.sound(record, "")
+        asked = (self._wording[t] + (length if t == "read" else sound) for t in self.tasks)
+        return float(max(asked) + length + system)
+
+    @functools.cached_property
+    def _tokens(self) -> TokenCost:
+        return TokenCost(self.tokenizer, self.config)
+
+    @functools.cached_property
+    def _system(self) -> int:
+        """By how much the longer system prompt is longer."""
+        long, short = (len(self.tokenizer.encode(s)) for s in (SPEECH_SYSTEM, DEFAULT_SYSTEM))
+        return max(0, long - short)
+
+    @functools.cached_property
+    def _wording(self) -> dict[str, int]:
+        """Tokens of each task's longest wording, template included, without text and sound."""
+        return {
+            task: max(int(self._tokens({"messages": _asked(w)})) for w in TASKS[task])
+            for task in self.tasks
+        }
+
+
+def _asked(wording: str) -> list[dict[str, Any]]:
+    return [
+        {"role": "user", "content": wording.format(text="")},
+        {"role": "assistant", "content": ""},
+    ]
+
+
+# ------------------------------------------------------------------------------------------------------------- sources
+
+
+def sources(shards: str, make: Make) -> list[Source]:
+    """ "a/*.tar, b/train-*.tar@0.25" -> sources measured in tokens; what follows @ is a weight, 1 where there is none.
+
+    Errors: ConfigError (a weight that is none), InputError (no shards, nothing in them).
+    """
+    found = []
+    for item in filter(None, (part.strip() for part in shards.split(","))):
+        paths, at, weight = item.rpartition("@")
+        try:
+            share = float(weight) if at else 1.0
+        except ValueError:
+            raise ConfigError(f"shards {item!r}: {weight!r} is no weight; write PATTERN@NUMBER, such as speech/*.tar@0.5") from None  # fmt: skip
+        if not (math.isfinite(share) and share > 0):
+            raise ConfigError(f"shards {item!r}: weight {share}, expected more than 0; leave the source out instead")  # fmt: skip
+        found.append(Source(paths if at else item, weight=share, measure=make.cost))
+    if not found:
+        raise ConfigError("shards: none, expected at least one pattern; make some with: thinktalk data make")  # fmt: skip
+    return found
+
+
+def _row(examples: Sequence[Example], *, pad_id: int, width: int) -> Packed:
+    """One row, `width` wide or as wide as it must be: planned from metadata, it may be a little longer than planned."""
+    return pack(examples, pad_id=pad_id, capacity=max(width, sum(e.length for e in examples)))
+
+
+def loader(
+    shards: str,
+    make: Make,
+    *,
+    tokens: int,
+    seed: int,
+    world: World,
+    workers: int = 0,
+    fixed: bool = False,
+) -> Loader:
+    """This rank's batches of about `tokens` tokens, one row each; `fixed` pads every row to `tokens`.
+
+    A conversation longer than make.max_tokens is passed by.
+    """
+    make = replace(make, max_tokens=min(make.max_tokens, tokens))
+    plan = Plan(Mixture(sources(shards, make), seed=seed), Bins(float(tokens)))
+    collate = functools.partial(_row, pad_id=make.config.thinker.ids.pad, width=tokens if fixed else 0)  # fmt: skip
+    return Loader(plan, make, collate, rank=world.rank, world=world.size, workers=workers)
