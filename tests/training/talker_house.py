@@ -23,7 +23,7 @@ VOICES = ("Ethan", "Chelsie", None, "Ethan")
 def house(checkpoint: str) -> tuple[OmniModel, Kit]:
     """Thinker, senses and Talker of a checkpoint, and what makes lines for them."""
     model = load(checkpoint, parts=("thinker", "talker"), dtype="float32")
-    return model, Kit.of(model, Tokenizer.load(checkpoint))
+    return model, Kit.of(model.config, model.voices, Tokenizer.load(checkpoint))
 
 
 def sound(seconds: float, seed: int = 0) -> tuple[np.ndarray, int]:

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from thinktalk.code2wav.speaker import Voice
 from thinktalk.config import OmniConfig
 from thinktalk.data.loader import Loader
 from thinktalk.data.mixture import Mixture, Source
@@ -25,7 +26,6 @@ from thinktalk.data.samples import Sample
 from thinktalk.errors import ConfigError, InputError
 from thinktalk.prompt import Prompt, Tokenizer, build_prompt
 from thinktalk.training.parallel import World
-from thinktalk.weights.model import OmniModel
 from thinktalk.weights.voices import DEFAULT
 
 __all__ = ["Kit", "Line", "Pair", "Task", "answered", "load", "preferred", "talker_cost"]
@@ -94,12 +94,14 @@ class Kit:
     """Longer speech is passed by."""
 
     @classmethod
-    def of(cls, model: OmniModel, tokenizer: Tokenizer, **options: Any) -> Kit:
-        """That of a model, with the tokens of its voices. Errors: ConfigError (no Talker)."""
-        if model.config.talker is None:
+    def of(
+        cls, config: OmniConfig, voices: Mapping[str, Voice], tokenizer: Tokenizer, **options: Any
+    ) -> Kit:
+        """That of a checkpoint with these voices. Errors: ConfigError (no Talker)."""
+        if config.talker is None or config.code2wav is None:
             raise ConfigError("the checkpoint has no talker in its configuration, expected one; make a checkpoint with: thinktalk train init")  # fmt: skip
-        voices = {name: v.bos_token for name, v in model.voices.items() if name != DEFAULT or v.name == DEFAULT}  # fmt: skip
-        return cls(tokenizer, model.config, voices, **options)
+        own = {name: v.bos_token for name, v in voices.items() if name != DEFAULT or v.name == DEFAULT}  # fmt: skip
+        return cls(tokenizer, config, own, **options)
 
     @property
     def anybody(self) -> int:

@@ -1,0 +1,79 @@
+"""What the recipes of the Talker share: a checkpoint, shards of speech whose codes are known, a Thinker that stays as it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from thinktalk.data.loader import Loader
+from thinktalk.data.mixture import Source
+from thinktalk.recipes.recipe import ModelRecipe
+from thinktalk.training import talker_batches
+from thinktalk.training.k1_icl import Context, InContext, Sentences
+from thinktalk.training.optim import OptimConfig
+from thinktalk.training.parallel import World
+from thinktalk.training.talker_batches import Kit, talker_cost
+from thinktalk.training.talker_stage import TalkerStage
+from thinktalk.weights.model import OmniModel
+from thinktalk.weights.voices import load_voices
+
+__all__ = ["TalkerRecipe"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TalkerRecipe(ModelRecipe):
+    """A run of the Talker."""
+
+    shards: str = "corpus/train-*.tar"
+    """Spoken sentences with codes (thinktalk data codes): a pattern, or several with commas between them."""
+    dialogues: str = ""
+    """Spoken dialogues with answer_codes, likewise; may be none."""
+    dialogue_weight: float = 1.0
+    """How much of them is drawn for as much of the sentences."""
+    batch_tokens: float = 6000.0
+    """Tokens of the Talker in a batch, padding included."""
+    max_codes: int = 1000
+    """Longer speech is passed by, leads included."""
+    eos_weight: float = 3.0
+    """How much the end of speech counts; a code counts 1."""
+    states: str = ""
+    """Directory for what the Thinker tells, so that it is asked once: draws are then the same in every epoch. None if empty."""
+    workers: int = 0
+    """Processes that read; 0 reads in this one."""
+    context: Context = field(default_factory=Context)
+    optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=1e-3))
+
+    def model(self) -> OmniModel:
+        """Thinker, senses and Talker of `start`."""
+        return self.load("thinker", "talker")
+
+    def stage(self) -> TalkerStage:
+        """The Talker of `start`, after its Thinker."""
+        return TalkerStage(self.model(), eos_weight=self.eos_weight, cache=self.states or None)
+
+    def kit(self) -> Kit:
+        """What turns samples into lines: tokenizer, configuration and the tokens of the checkpoint's voices."""
+        config = self.config()
+        voices = load_voices(self.directory(), config)
+        return Kit.of(config, voices, self.tokenizer(), max_codes=self.max_codes)
+
+    def sources(self) -> list[Source]:
+        """Sentences, and dialogues where there are any."""
+        pairs = ((self.shards, 1.0), (self.dialogues, self.dialogue_weight))
+        return [source(paths, weight) for paths, weight in pairs if paths]
+
+    def data(self, world: World) -> Loader:
+        """This rank's lines."""
+        sources = self.sources()
+        make = InContext(self.kit(), Sentences.of(sources), self.context, fixed=bool(self.states))
+        return self.loaded(sources, make, world)
+
+    def loaded(self, sources: list[Source], make: object, world: World) -> Loader:
+        """Batches of what `make` gives."""
+        return talker_batches.load(
+            sources, make, batch_tokens=self.batch_tokens, seed=self.seed, world=world, workers=self.workers
+        )  # fmt: skip
+
+
+def source(paths: str, weight: float = 1.0) -> Source:
+    """Shards by their patterns, planned by the Talker's tokens."""
+    return Source([p.strip() for p in paths.split(",") if p.strip()], weight=weight, measure=talker_cost)  # fmt: skip
