@@ -649,18 +649,18 @@ def tiny(*, base: int = 700, vocab_size: int = 1024) -> OmniConfig:
 
 
 def nano() -> OmniConfig:
-    """The shipped small model: 25 codes/s, 50 mel frames/s, wide and shallow, under 40 M parameters."""
-    base, vocab_size, width = 3584, 4096, 384
+    """The shipped small model: 25 codes/s, 50 mel frames/s, wide and shallow, 39.97 M parameters with its speech tokenizer."""
+    base, vocab_size, width = 2560, 3072, 384
     shift = TokenIds().pad - base
     return OmniConfig(
         thinker=ThinkerConfig(
-            audio=AudioEncoderConfig(width=256, num_layers=8, num_heads=4, ffn_width=1024, out_width=width),
+            audio=AudioEncoderConfig(width=256, num_layers=6, num_heads=4, ffn_width=1024, out_width=width),
             vision=VisionConfig(
-                depth=6, width=192, ffn_width=512, num_heads=4, out_width=width, full_attention_layers=(2, 5)
+                depth=5, width=192, ffn_width=512, num_heads=4, out_width=width, full_attention_layers=(2, 4)
             ),
             text=DecoderConfig(
-                vocab_size=vocab_size, width=width, ffn_width=1024, num_layers=8, num_heads=6, num_kv_heads=3,
-                head_dim=64, mrope_section=(8, 12, 12), max_positions=8192, tie_embeddings=False,
+                vocab_size=vocab_size, width=width, ffn_width=1024, num_layers=7, num_heads=6, num_kv_heads=3,
+                head_dim=64, mrope_section=(8, 12, 12), max_positions=8192, tie_embeddings=True,
             ),
             ids=_compact_ids(base),
         ),
