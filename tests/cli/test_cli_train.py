@@ -10,11 +10,13 @@ import types
 from pathlib import Path
 
 import pytest
+import torch
 
 from thinktalk.cli import train
 from thinktalk.cli.main import main
 from thinktalk.training import journal
 from thinktalk.training.journal import read_journal
+from thinktalk.training.shown import Picture, Sound
 
 FAST = ["--set", "rows=8", "--set", "device=cpu", "--set", "save_every=4", "--set", "save_seconds=0"]  # fmt: skip
 
@@ -88,9 +90,9 @@ def test_tensorboard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", fake)
     book = journal.Journal(tmp_path, after=3, tensorboard=True)
     book.write(4, {"loss": 1.0, "note": "words"})
-    book.add_audio(4, "said", [0.0], 24000)
-    book.add_image(4, "seen", [[[0.0]]])
+    book.show(4, {"said": Sound(torch.zeros(9), 24000), "seen": Picture(torch.ones(3, 2, 2))})
     book.close()
+    assert (tmp_path / "shown" / "said-00000004.wav").exists()
     assert written == [("open", "tensorboard", 4), ("add_scalar", "loss"), ("add_audio", "said"), ("add_image", "seen"), ("close",)]  # fmt: skip
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     assert (

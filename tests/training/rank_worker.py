@@ -1,4 +1,4 @@
-"""One rank of the runs of test_parallel.py: rank_worker.py OUT STEPS ACCUMULATE [recompute] [bf16]; prints JSON on rank 0."""
+"""One rank of the runs of test_parallel.py: rank_worker.py OUT STEPS ACCUMULATE [recompute] [bf16] [show]; prints JSON on rank 0."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def run(out: str, steps: int, accumulate: int, *words: str) -> dict[str, object]
     config = TrainConfig(
         out=out, steps=steps, accumulate=accumulate, save_every=2, save_seconds=0, device="cpu",
         optim=OptimConfig(lr=3e-3, eps=1e-5, ema=0.5), recompute="recompute" in words,
-        precision="bf16" if "bf16" in words else "fp32",
+        precision="bf16" if "bf16" in words else "fp32", show_every=2 if "show" in words else 0,
     )  # fmt: skip
     data = Drawn(Dialogues.draw, count=12, rank=world.rank, ranks=world.size)
     trainer = Trainer(Sentences(), data, config, world=world)

@@ -15,11 +15,13 @@ from torch import Tensor, nn
 from toys import Curve, Dialogues, Drawn, Sentences
 
 from thinktalk.errors import ConfigError
+from thinktalk.media.audio import load_audio
 from thinktalk.training import loop
 from thinktalk.training.guard import DivergedError
 from thinktalk.training.journal import Journal, draw_losses, read_journal, summary
 from thinktalk.training.loop import TrainConfig, Trainer
 from thinktalk.training.optim import OptimConfig, ScheduleConfig
+from thinktalk.training.shown import Picture, Sound, save_shown, spectrogram
 from thinktalk.training.stage import Stage
 
 
@@ -237,3 +239,33 @@ def test_metrics_are_means_by_weight(tmp_path: Path):
 def test_values_that_cannot_be(tmp_path: Path, wrong: dict[str, Any]):
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         config(tmp_path, **wrong)
+
+
+def test_what_is_shown(tmp_path: Path):
+    """Files of what a stage shows, at their steps and at the end; a run that shows learns the same as one that does not."""
+    runs = {}
+    for every in (0, 2):
+        stage, data = Sentences(), Drawn(Dialogues.draw, count=5)
+        Trainer(stage, data, config(tmp_path / str(every), steps=5, show_every=every)).run()
+        runs[every] = stage.modules.state_dict()
+    assert all(torch.equal(a, runs[0][name]) for name, a in runs[2].items())
+    assert not (tmp_path / "0" / "shown").exists()
+    found = sorted(p.name for p in (tmp_path / "2" / "shown").iterdir())
+    assert found == [f"hidden-{step:08d}.png" for step in (2, 4, 5)]
+
+
+def test_sounds_and_pictures(tmp_path: Path):
+    rising = torch.arange(6.0).reshape(3, 2)
+    drawn = spectrogram(rising, -rising[:, :1], scale=1).pixels
+    assert drawn.shape == (3, 3 + 2 + 3, 2) and float(drawn.amin()) >= 0
+    brightness = drawn.mean(0)
+    assert (
+        brightness[0, 1] > brightness[1, 1] > brightness[2, 0]
+    )  # high bands above, larger is brighter
+    assert bool((drawn[:, 5:, 1] == 1).all())  # the shorter one ends in white
+    wave = torch.sin(torch.arange(2400) / 8)
+    (path, _) = save_shown(tmp_path, 7, {"a": Sound(wave, 24_000), "b": Picture(drawn)})
+    assert path.name == "a-00000007.wav"
+    assert load_audio(path, sample_rate=24_000) == pytest.approx(wave.numpy(), abs=1e-4)
+    with Image.open(tmp_path / "b-00000007.png") as image:
+        assert image.size == (2, 8)

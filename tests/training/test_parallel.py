@@ -75,9 +75,15 @@ def run_here(out: Path, steps: int, accumulate: int, *words: str) -> dict[str, A
 
 
 def test_two_ranks_are_one(folder: Path, alone: dict[str, Any]):
-    both = ranks(2, folder / "both", 6, 2, "recompute")
+    both = ranks(2, folder / "both", 6, 2, "recompute", "show")
     assert both["sharded"] > 30 and alone["sharded"] == 0
     compare(alone, both)
+    assert len(list((folder / "both" / "shown").iterdir())) == 3
+
+
+@pytest.mark.slow  # four processes of torch on two cores
+def test_four_ranks_are_one(folder: Path, alone: dict[str, Any]):
+    compare(alone, ranks(4, folder / "four", 6, 1))
 
 
 def test_one_rank_goes_on_for_two(folder: Path, alone: dict[str, Any]):

@@ -12,6 +12,7 @@ from thinktalk.config import tiny
 from thinktalk.messages import Embedded
 from thinktalk.thinker.model import Thinker
 from thinktalk.training.losses import IGNORE, answer_loss, next_tokens
+from thinktalk.training.shown import Shown, spectrogram
 from thinktalk.training.stage import Stage
 
 __all__ = ["Curve", "Dialogues", "Drawn", "Sentences"]
@@ -93,3 +94,11 @@ class Sentences(Stage):
         hidden = self.thinker(Embedded(embeds=self.thinker.embed(ids), positions=positions))
         loss, tokens = answer_loss(hidden, next_tokens(ids, answer), self.thinker.logits)
         return loss, {"tokens": tokens}
+
+    def show(self, batch: tuple[Tensor, Tensor], *, generator: torch.Generator) -> Shown:
+        """The hidden states of a dialogue."""
+        assert not self.modules.training and not torch.is_grad_enabled()
+        positions = torch.arange(batch[0].shape[1]).expand(len(batch[0]), 3, -1)
+        hidden = self.thinker(Embedded(self.thinker.embed(batch[0]), positions))
+        torch.rand(3)  # whatever it draws must not matter
+        return {"hidden": spectrogram(hidden[0].T)}

@@ -49,6 +49,8 @@ class TrainConfig:
     """Skipped steps in a row that stop the run."""
     log_every: int = 1
     """Steps between lines of the journal."""
+    show_every: int = 1000
+    """Steps between sounds and pictures of what has been learnt, in OUT/shown; 0: none. The end of a run shows some too."""
     tensorboard: bool = False
     """Also write TensorBoard events."""
 
@@ -56,6 +58,6 @@ class TrainConfig:
         for name in ("steps", "accumulate", "patience", "log_every", "keep"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}, expected 1 or more")
-        for name in ("seconds", "save_every", "save_seconds", "explosion"):
+        for name in ("seconds", "save_every", "save_seconds", "explosion", "show_every"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}, expected 0 or more")

@@ -1,10 +1,12 @@
-"""The journal of a run: numbers of each step -> metrics.jsonl, TensorBoard, a plot (loss.png), a line for LOG.md.
+"""The journal of a run: numbers of each step -> metrics.jsonl, TensorBoard, a plot (loss.png), a line for LOG.md, and
+sounds and pictures of what has been learnt.
 
 A run that goes on from step N forgets what it wrote after N: the file is always one curve.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -14,7 +16,8 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
-from thinktalk.errors import ConfigError
+from thinktalk.errors import ConfigError, ThinktalkError
+from thinktalk.training.shown import Shown, Sound, save_shown
 
 __all__ = ["Journal", "draw_losses", "read_journal", "summary"]
 
@@ -42,15 +45,17 @@ class Journal:
                 if isinstance(value, (int, float)):
                     self._board.add_scalar(name, value, step)
 
-    def add_audio(self, step: int, name: str, pcm: Any, sample_rate: int) -> None:
-        """A sound (S,) in -1..1 to listen to in TensorBoard; nothing without it."""
-        if self._board is not None:
-            self._board.add_audio(name, pcm, step, sample_rate=sample_rate)
-
-    def add_image(self, step: int, name: str, pixels: Any) -> None:
-        """A picture (3, H, W) in 0..1 for TensorBoard; nothing without it."""
-        if self._board is not None:
-            self._board.add_image(name, pixels, step)
+    def show(self, step: int, shown: Shown) -> None:
+        """Sounds and pictures, as files in DIRECTORY/shown, and in TensorBoard if asked."""
+        with contextlib.suppress(
+            OSError, ThinktalkError
+        ):  # a full disk must not end a run for a picture
+            save_shown(self.path.parent / "shown", step, shown)
+        for name, thing in shown.items() if self._board is not None else ():
+            if isinstance(thing, Sound):
+                self._board.add_audio(name, thing.pcm.detach().float().cpu(), step, sample_rate=thing.sample_rate)  # fmt: skip
+            else:
+                self._board.add_image(name, thing.pixels.detach().float().cpu(), step)
 
     def close(self) -> None:
         """Flush everything and draw the losses next to the journal."""

@@ -37,9 +37,11 @@ from thinktalk.training.parallel import (
     World,
     compile_blocks,
     recompute_blocks,
+    reshard,
     shard,
     sync_gradients,
 )  # fmt: skip
+from thinktalk.training.shown import Shown
 from thinktalk.training.stage import Data, Resharding, Stage
 
 __all__ = ["TrainConfig", "Trainer"]
@@ -52,7 +54,10 @@ class _Entered(nn.Module):
         super().__init__()
         self.held, self.stage = stage.modules, stage
 
-    def forward(self, batch: Any, generator: torch.Generator, turn: Mapping[str, str]):
+    def forward(self, batch: Any, generator: torch.Generator, turn: Mapping[str, str] | None):
+        """The loss of a turn; with no turn, what the stage shows."""
+        if turn is None:
+            return self.stage.show(batch, generator=generator)
         return self.stage.loss(batch, generator=generator, **turn)
 
 
@@ -154,6 +159,10 @@ class Trainer:
                     self.watch(self.step, numbers)
                 self.guard.check(self.step, self._last_good)
                 ended = self.finished or stopping > 0
+                if config.show_every and (ended or self.step % config.show_every == 0):
+                    shown = self._show(fetched[0])
+                    if journal is not None:
+                        journal.show(self.step, shown)
                 due = (config.save_every and self.step - saved_step >= config.save_every) or (
                     config.save_seconds and self.elapsed - saved_at >= config.save_seconds
                 )
@@ -238,6 +247,17 @@ class Trainer:
         if self.ema is not None and not numbers["lost"]:
             self.ema.update()
         return numbers
+
+    @torch.no_grad()
+    def _show(self, batch: Any) -> Shown:
+        """What the stage shows of a batch; nothing of it reaches the next step."""
+        self.stage.modules.eval()
+        try:
+            with self._autocast():
+                return self.root(batch, self._noise(0), None)
+        finally:
+            self.stage.modules.train()
+            reshard(self.root)
 
     def _autocast(self) -> Any:
         if self.config.precision == "bf16":

@@ -20,7 +20,7 @@ from torch.utils.checkpoint import checkpoint
 
 from thinktalk.errors import ConfigError
 
-__all__ = ["Precision", "World", "compile_blocks", "join", "leave", "recompute_blocks", "shard", "sync_gradients"]  # fmt: skip
+__all__ = ["Precision", "World", "compile_blocks", "join", "leave", "recompute_blocks", "reshard", "shard", "sync_gradients"]  # fmt: skip
 
 Precision = Literal["fp32", "bf16"]
 
@@ -115,6 +115,12 @@ def sync_gradients(root: nn.Module, wanted: bool) -> None:
     """Whether the next backward adds gradients up over the ranks: only the last of an accumulation needs to."""
     if isinstance(root, FSDPModule):
         root.set_requires_gradient_sync(wanted)
+
+
+def reshard(root: nn.Module) -> None:
+    """Every rank keeps its share only, after a forward pass that no backward pass follows."""
+    if isinstance(root, FSDPModule):
+        root.reshard()
 
 
 def recompute_blocks(blocks: Iterable[nn.Module]) -> None:

@@ -12,6 +12,8 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from thinktalk.training.shown import Shown
+
 __all__ = ["Data", "Metrics", "Resharding", "Stage"]
 
 Metrics = Mapping[str, Tensor | float]
@@ -50,6 +52,11 @@ class Stage:
     def parts(self) -> Mapping[str, nn.Module]:
         """The parts of the model that this stage has trained, by the names of weights.update.STAGES, as they are to be
         shipped (LoRA: merged copies); what only the training needs, heads and judges, is not among them."""
+        return {}
+
+    def show(self, batch: Any, *, generator: torch.Generator) -> Shown:
+        """Sounds and pictures of what has been learnt, by name, made of a batch now and then (`show_every`): no gradients, in
+        eval mode, on every rank; the leading one keeps what it gets."""
         return {}
 
     def blocks(self) -> Iterable[nn.Module]:
