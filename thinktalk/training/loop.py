@@ -29,6 +29,7 @@ from thinktalk.training.journal import Journal
 from thinktalk.training.optim import (
     EMA,
     clip,
+    fused,
     make_optimizer,
     rate,
     set_rate,
@@ -118,8 +119,9 @@ class Trainer:
         }
         optimizer = make_optimizer(parameters, self.config.optim, lr_scale=scales)
         for parameter in parameters.values():  # from the first step on, a checkpoint has it all
+            beside = parameter.device if fused(parameters) else None
             optimizer.state[parameter] = {
-                "step": torch.zeros((), dtype=torch.float32),
+                "step": torch.zeros((), dtype=torch.float32, device=beside),
                 "exp_avg": torch.zeros_like(parameter),
                 "exp_avg_sq": torch.zeros_like(parameter),
             }
