@@ -58,6 +58,11 @@ class Spans:
         put = lambda x: torch.from_numpy(x).to(segments.device)  # noqa: E731
         return cls(tuple(shapes), put(tokens_M), put(slots_N), put(real_M[:, None]))
 
+    def to(self, device: torch.device | str) -> Spans:
+        """The same on another device."""
+        move = lambda x: x.to(device, non_blocking=True)  # noqa: E731
+        return Spans(self.shapes, move(self.tokens_M), move(self.slots_N), move(self.real_M1))
+
     @torch.compiler.disable  # other shapes in every batch
     def part(self, *rows: Tensor) -> Iterator[list[Tensor]]:
         """Tensors (B, T, ...) -> for each group the same as (S, L, ...)."""
