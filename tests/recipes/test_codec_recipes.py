@@ -1,75 +1,182 @@
-"""The codec's recipes from shards on disk: batches are what the stages take, and one step is made of each."""
+"""The codec's recipes from shards on disk and a checkpoint to a checkpoint: what batches hold, what is exported, who is refused."""
 
 from __future__ import annotations
 
-import sys
+import json
 from pathlib import Path
 
 import pytest
 import torch
+from sample_house import tone, write_shards
 
-sys.path.append(str(Path(__file__).parents[1] / "data"))
-from sample_house import write_shards
-
+from thinktalk.cli.main import main
+from thinktalk.data.shards import ShardWriter
+from thinktalk.errors import ConfigError, InputError
 from thinktalk.layers.mel import log_mel
+from thinktalk.recipes.init import InitRecipe
 from thinktalk.recipes.recipe import change, find_recipe
 from thinktalk.training import speech_batches
 from thinktalk.training.loop import Trainer
 from thinktalk.training.parallel import World
+from thinktalk.training.reader import CodeReader
+from thinktalk.weights import hf
+from thinktalk.weights.voices import load_voices
+from thinktalk.weights.wav2code import load_tokenizer
 
 SMALL = {
-    "c1_tokenizer": ["width=32", "num_layers=1", "head_layers=1"],
-    "c2_flow": ["size=tiny", "flow.reference_frames=[8,16]", "flow.start_share=0.5"],
-    "c3_vocoder": ["size=tiny", "vocoder.crop_frames=8", "vocoder.adversarial=false"],
+    "c1_tokenizer": ["head_layers=1", "precision=fp32"],
+    "c2_flow": ["flow.reference_frames=[8,16]", "flow.start_share=0.5", "precision=fp32"],
+    "c3_vocoder": ["vocoder.crop_frames=8"],
 }
 
 
 @pytest.fixture(scope="module")
+def start(tmp_path_factory) -> str:
+    """A first checkpoint of tiny size."""
+    directory = tmp_path_factory.mktemp("start") / "model"
+    InitRecipe(out="", voices=("voice1", "voice0")).make(directory)
+    return str(directory)
+
+
+@pytest.fixture(scope="module")
 def shards(tmp_path_factory) -> str:
+    """Spoken samples with codes, and a dialogue whose answer is spoken."""
     folder = tmp_path_factory.mktemp("speech")
     write_shards(folder, shards=1, samples=8)
+    said = {
+        "messages": [
+            {"role": "user", "content": [{"type": "audio", "audio": "question.wav"}]},
+            {"role": "assistant", "content": "Four."},
+        ],
+        "text": "Two and two?", "voice": "voice2", "seconds": 0.5, "codes": [7, 8, 9],
+        "answer_voice": "voice0", "answer_seconds": 0.6, "answer_codes": [3] * 30,
+    }  # fmt: skip
+    with ShardWriter(folder / "dialogues") as writer:
+        members = {"question.wav": tone(0.5), "answer.wav": tone(0.6, hertz=500)}
+        writer.write("000000", {"json": json.dumps(said).encode(), **members})
     return str(folder / "*.tar")
 
 
-def small(name: str, shards: str, out: Path):
-    common = [f"shards={shards}", f"out={out}", "steps=2", "batch_seconds=2", "optim.lr=1e-4"]
-    return change(find_recipe(name), [*common, *SMALL[name]])
+def small(name: str, start: str, shards: str, out: Path, *more: str):
+    common = [f"start={start}", f"shards={shards}", f"out={out}", "steps=2", "batch_seconds=2", "optim.lr=1e-3"]  # fmt: skip
+    return change(find_recipe(name), [*common, *SMALL[name], *more])
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_a_recipe_runs_from_shards(name, shards, tmp_path):
-    recipe = small(name, shards, tmp_path / "run")
-    lines = []
-    watch = lambda step, numbers: lines.append((step, numbers["loss"]))  # noqa: E731
-    trainer = Trainer(recipe.stage(), recipe.data(World()), recipe, watch=watch)
-    assert trainer.run() == 2
-    assert [step for step, _ in lines] == [1, 2]
-    assert all(torch.tensor(loss).isfinite() and loss > 0 for _, loss in lines)
+def test_a_checkpoint_becomes_the_next(name, start, shards, tmp_path):
+    """From shards to a checkpoint that opens, in which only the part of this stage has changed."""
+    recipe = small(name, start, shards, tmp_path / "run")
+    settings = [f"--set={s}" for s in SMALL[name]]
+    common = ["start=" + start, "shards=" + shards, "steps=2", "batch_seconds=2", "optim.lr=1e-3"]
+    assert main(["train", name, "--out", recipe.out, *(f"--set={s}" for s in common), *settings, "--json"]) == 0  # fmt: skip
+    lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2] and all(line["loss"] > 0 for line in lines)
+    before, after = hf.load(start), hf.load(tmp_path / "run/model")
+    trained = {"c1_tokenizer": "wav2code", "c2_flow": "dit", "c3_vocoder": "vocoder"}[name]
+    for part, module in before.stages().items():
+        same = all(torch.equal(t, after.stages()[part].state_dict()[n]) for n, t in module.state_dict().items())  # fmt: skip
+        assert same == (part != trained), part
+    old, new = load_tokenizer(start), load_tokenizer(tmp_path / "run/model")
+    same = all(torch.equal(t, new.state_dict()[n]) for n, t in old.state_dict().items())
+    assert same == (trained != "wav2code")
 
 
-def test_c1_hears_what_the_shards_say(shards, tmp_path):
-    recipe = small("c1_tokenizer", shards, tmp_path)
-    stage, batch = recipe.stage(), next(iter(recipe.data(World())))
+def test_c1_hears_what_the_shards_say(start, shards, tmp_path):
+    recipe = small("c1_tokenizer", start, shards, tmp_path)
+    stage = recipe.stage()
+    batches = iter(recipe.data(World()))
     heads = stage.modules.heads
     assert heads.phones.out_features == 3 + 1 and heads.speakers.num_embeddings == 3 + 1
-    for i, mel in enumerate(batch.mels):
-        said = batch.labels[i, : batch.label_lengths[i]]
-        text = speech_batches.LETTERS.text(said.tolist())
-        assert text.startswith("sentence number") and not batch.labels[i, len(said) :].any()
-        assert abs(len(batch.phones[i]) - mel.shape[1] / 2) <= 1
-        assert {0, 1, 2, 3} >= set(batch.phones[i].tolist()) - {-100}
-    assert set(batch.speakers.tolist()) <= {1, 2, 3}
+    texts, speakers = [], set()
+    for batch in (next(batches) for _ in range(9)):
+        speakers |= set(batch.speakers.tolist())
+        for i, mel in enumerate(batch.mels):
+            said = batch.labels[i, : batch.label_lengths[i]]
+            texts.append(speech_batches.LETTERS.text(said.tolist()))
+            assert not batch.labels[i, len(said) :].any()
+            assert abs(len(batch.phones[i]) - mel.shape[1] / 2) <= 1
+            assert {0, 1, 2, 3} >= set(batch.phones[i].tolist()) - {-100}
+    assert {t[:15] for t in texts} == {"sentence number", "two and two", "four"}
+    assert speakers == {1, 2, 3}
 
 
-def test_c2_codes_and_mels_are_as_long(shards, tmp_path):
-    recipe = small("c2_flow", shards, tmp_path)
-    batch = next(iter(recipe.data(World())))
-    assert all(mel.shape == (80, 2 * len(codes)) for codes, mel in zip(batch.codes, batch.mels, strict=True))  # fmt: skip
-    assert len(batch.codes) > 1
+def test_c1_begins_with_the_ears_and_leaves_a_reader(start, shards, tmp_path):
+    recipe = small("c1_tokenizer", start, shards, tmp_path)
+    stage = recipe.stage()
+    ears = recipe.load("audio").audio
+    lower, upper = stage.modules.tokenizer.layers[0], stage.modules.heads.layers[0]
+    assert torch.equal(lower.mlp.up.weight, ears.layers[0].mlp.up.weight)
+    assert torch.equal(upper.mlp.up.weight, ears.layers[1].mlp.up.weight)
+    deaf = small("c1_tokenizer", start, shards, tmp_path, "from_ears=false").stage()
+    assert not torch.equal(deaf.modules.tokenizer.layers[0].mlp.up.weight, ears.layers[0].mlp.up.weight)  # fmt: skip
+    again = small("c1_tokenizer", start, shards, tmp_path, "fresh=false").stage()
+    assert torch.equal(again.modules.tokenizer.norm.weight, recipe.wav2code().norm.weight)
+    # whatever is trained is the run's own memory, never that of the files
+    assert all(p.requires_grad for p in again.modules.parameters())
+    recipe.export(stage, tmp_path / "model")
+    reader = CodeReader.load(tmp_path)
+    codes = [torch.tensor([1, 500, 1000, 7])]
+    assert torch.equal(reader.logits(codes)[0], stage.reader().logits(codes)[0])
 
 
-def test_c3_sound_is_at_the_vocoders_rate(shards, tmp_path):
-    recipe = small("c3_vocoder", shards, tmp_path)
+def test_c2_codes_mels_and_who_speaks(start, shards, tmp_path):
+    recipe = small("c2_flow", start, shards, tmp_path)
+    batches = iter(recipe.data(World()))
+    voices = set()
+    mels = speech_batches.Mels(recipe.sources(coded=True), recipe.code2wav().mel)
+    for batch in (next(batches) for _ in range(6)):
+        for codes, mel, shown in zip(batch.codes, batch.mels, batch.references, strict=True):
+            assert mel.shape == (80, 2 * len(codes)) and len(shown) == 80
+            own = [v for v, entries in mels.of_voice.items() for e in entries if torch.equal(mels.of(e)[:, : mel.shape[1]], mel)]  # fmt: skip
+            other = [v for v, entries in mels.of_voice.items() for e in entries if torch.equal(mels.of(e), shown)]  # fmt: skip
+            assert own == other and not torch.equal(shown[:, : mel.shape[1]], mel)
+            voices |= set(own)
+    assert voices == {"voice0", "voice1", "voice2"}
+    assert {len(entries) for entries in mels.of_voice.values()} == {
+        3,
+        4,
+    }  # 8 samples, a question, an answer
+
+
+def test_c2_ends_with_voices(start, shards, tmp_path):
+    """A known name keeps its token, a new one gets one that nobody has; the first one is the default."""
+    recipe = small("c2_flow", start, shards, tmp_path, 'voices=["voice2","voice1"]')
+    recipe.export(recipe.stage(), tmp_path / "model")
+    before, after = load_voices(start), load_voices(tmp_path / "model")
+    assert set(after) == {"voice1", "voice2", "default"} and after["default"].name == "voice2"
+    assert after["voice1"].bos_token == before["voice1"].bos_token != after["voice2"].bos_token
+    assert after["voice2"].ref_mel.shape[1] == 16 and not after["voice2"].cond.any()
+    assert not torch.equal(after["voice1"].ref_mel, after["voice2"].ref_mel)
+    with pytest.raises(ConfigError, match=r"voices: 'nobody' is in no shard"):
+        small("c2_flow", start, shards, tmp_path, 'voices=["nobody"]').spoken_voices()
+
+
+def test_codes_of_another_tokenizer_are_refused(start, shards, tmp_path):
+    assert main(["data", "codes", "--model", start, shards.replace("*", "train0-00000"), "--out", str(tmp_path / "coded"), "--json"]) == 0  # fmt: skip
+    coded = str(tmp_path / "coded/*.tar")
+    next(iter(small("c2_flow", start, coded, tmp_path).data(World())))
+    other = tmp_path / "c1/model"
+    c1 = small("c1_tokenizer", start, shards, tmp_path)
+    c1.export(c1.stage(), other)
+    with pytest.raises(InputError, match=r"has codes of the tokenizer \w+, expected"):
+        next(iter(small("c2_flow", str(other), coded, tmp_path).data(World())))
+
+
+def test_c3_sound_is_at_the_vocoders_rate(start, shards, tmp_path):
+    recipe = small("c3_vocoder", start, shards, tmp_path)
+    assert recipe.stage().turns == ("generator",)  # no GPU: spectra alone
+    assert small("c3_vocoder", start, shards, tmp_path, "vocoder.adversarial=true").stage().turns == ("discriminator", "generator")  # fmt: skip
     batch = next(iter(recipe.data(World())))
     assert all(0.49 * 24_000 < len(wave) < 0.67 * 24_000 for wave in batch.waves)
     assert log_mel(batch.waves[0][None]).isfinite().all()
+
+
+def test_a_run_goes_on_from_start(start, shards, tmp_path):
+    """fresh=false learns from a copy: the checkpoint it came from stays as it is."""
+    recipe = small("c2_flow", start, shards, tmp_path / "run", "fresh=false")
+    before = hf.load(start).dit.state_dict()
+    stage = recipe.stage()
+    assert all(torch.equal(t, before[n]) for n, t in stage.modules.dit.state_dict().items())
+    Trainer(stage, recipe.data(World()), recipe).run()
+    assert all(torch.equal(t, before[n]) for n, t in hf.load(start).dit.state_dict().items())
+    assert any(not torch.equal(t, before[n]) for n, t in stage.modules.dit.state_dict().items())

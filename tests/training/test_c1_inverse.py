@@ -20,7 +20,7 @@ from thinktalk.wav2code.encoder import SpeechTokenizer
 CONFIG = Wav2CodeConfig(
     num_mels=16, width=32, num_layers=1, num_heads=2, ffn_width=32, block_frames=12, pool=1, choices=40
 )  # fmt: skip
-FLOW = FlowConfig(start_share=0.5, free_share=0, stream_share=0, reference_frames=(5, 5))
+FLOW = FlowConfig(start_share=0.5, free_share=0, stream_share=0, reference_frames=(5, 5), draft_until=0)  # fmt: skip
 
 
 def make(dit: DiT | None = None, *, heads: bool = True, **config) -> InverseStage:

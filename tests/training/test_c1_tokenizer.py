@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 from thinktalk.config import AudioEncoderConfig, Wav2CodeConfig
 from thinktalk.encoders.audio import AudioEncoder
+from thinktalk.errors import ConfigError
 from thinktalk.training.c1_tokenizer import (
     Speech,
     TokenizerHeads,
@@ -177,7 +180,13 @@ def test_it_starts_from_ears_that_recognise():
         AudioEncoderConfig(num_mels=16, width=32, num_layers=3, num_heads=2, ffn_width=64, window_frames=20, out_width=8)
     )  # fmt: skip
     stage = make()
+    tokenizer, heads = stage.modules.tokenizer, stage.modules.heads
     taken = stage.start_from(ears)
-    assert "conv1.weight" in taken and "layers.0.attn.q.weight" in taken
-    assert not any(name.startswith(("layers.1", "norm", "proj")) for name in taken)
-    assert torch.equal(stage.modules.tokenizer.layers[0].mlp.up.weight, ears.layers[0].mlp.up.weight)  # fmt: skip
+    assert {"tokenizer.conv1.weight", "tokenizer.layers.0.attn.q.weight"} < set(taken)
+    assert not any(name.startswith(("tokenizer.layers.1", "tokenizer.norm", "heads.layers.1")) for name in taken)  # fmt: skip
+    assert torch.equal(tokenizer.layers[0].mlp.up.weight, ears.layers[0].mlp.up.weight)
+    # above the codes go the layers that came after them in the ears
+    assert torch.equal(heads.layers[0].mlp.up.weight, ears.layers[1].mlp.up.weight)
+    assert not torch.equal(heads.layers[0].mlp.up.weight, ears.layers[2].mlp.up.weight)
+    with pytest.raises(ConfigError, match=r"wav2code.width 32: expected 48"):
+        stage.start_from(AudioEncoder(replace(ears.config, width=48)))

@@ -23,7 +23,7 @@ CONFIG = DiTConfig(
 
 def make(**config) -> FlowStage:
     torch.manual_seed(0)
-    drawn = FlowConfig(**{"reference_frames": (6, 12), **config})
+    drawn = FlowConfig(**{"reference_frames": (6, 12), "draft_until": 0.0, **config})
     return FlowStage(DiT(CONFIG), drawn)
 
 
@@ -44,7 +44,7 @@ def draw_of(stage: FlowStage, data: Utterances, seed: int = 3):
 
 def plain(stage: FlowStage, data: Utterances, draw) -> float:
     """Utterance by utterance through what sampling calls; a free one is the free half of a guided evaluation."""
-    dit, total, count = stage.modules, 0.0, 0.0
+    dit, total, count = stage.modules.dit, 0.0, 0.0
     for i, (codes, mel) in enumerate(zip(data.codes, data.mels, strict=True)):
         start, length = draw.samples[i]
         known = mel if data.references is None else data.references[i]
@@ -90,7 +90,7 @@ def test_the_loss_is_what_sampling_would_get(references):
 
 
 def velocities(stage: FlowStage, codes, x, *, no_after, no_before):
-    dit = stage.modules
+    dit = stage.modules.dit
     voice = Voice("v", torch.zeros(1, 8), torch.zeros(1, 9, 16), 0)
     condition = dit.condition([codes], [voice], guided=False)
     P = len(condition.constant)
@@ -184,7 +184,7 @@ def trained_world() -> DiT:
         loss.backward()
         torch.nn.utils.clip_grad_norm_(stage.modules.parameters(), 1.0)
         optimiser.step()
-    return stage.modules.requires_grad_(False)
+    return stage.modules.dit.requires_grad_(False)
 
 
 def test_what_is_learnt_is_what_sampling_walks():

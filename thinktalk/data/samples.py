@@ -21,7 +21,7 @@ from thinktalk.errors import InputError
 from thinktalk.media.audio import load_audio
 from thinktalk.prompt import Medium, render
 
-__all__ = ["AUDIO_NAMES", "FRAME_SECONDS", "IMAGE_NAMES", "VIDEO_NAMES", "Sample", "check_record", "parse", "read_record"]  # fmt: skip
+__all__ = ["ANSWER", "AUDIO_NAMES", "FRAME_SECONDS", "IMAGE_NAMES", "VIDEO_NAMES", "Sample", "check_record", "parse", "read_record"]  # fmt: skip
 
 AUDIO_NAMES = ("opus", "wav", "flac", "mp3", "ogg", "m4a")
 IMAGE_NAMES = ("png", "jpg", "jpeg", "webp", "gif", "avif", "bmp")
@@ -31,6 +31,8 @@ VIDEO_NAMES = ("mp4", "webm", "mkv", "mov")
 FRAME_SECONDS = 0.025
 """What `durations` counts, where a record has no `frame_seconds`."""
 MAX_CODE = 1 << 20
+ANSWER = "answer."
+"""How the member with an answer's speech begins: it is what the model shall say, not what it hears."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,8 +88,11 @@ class Sample:
         return None if codes is None else np.asarray(codes, np.int64)
 
     def member(self, *names: str) -> str | None:
-        """The first member whose name or ending is one of `names`."""
-        return next((m for m in self.media if m in names or m.rpartition(".")[2] in names), None)
+        """The first member whose name or ending is one of `names`; an answer's ("answer.opus") only by its whole name."""
+        own = (m for m in self.media if not m.startswith(ANSWER))
+        return next((m for m in self.media if m in names), None) or next(
+            (m for m in own if m.rpartition(".")[2] in names), None
+        )
 
     def pcm(self, sample_rate: int, *, member: str | None = None) -> np.ndarray:
         """Its sound, mono float32 (samples,). Errors: InputError names sample and member."""
@@ -202,5 +207,8 @@ FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
     "durations": (_are_counts, "a list of counts"),
     "codes": (_are_counts, "a list of codes, each 0 or more"),
+    "answer_codes": (_are_counts, "a list of codes, each 0 or more"),
+    "answer_voice": (_is_text, "a string"),
+    "answer_seconds": (lambda x: _is_number(x) and x >= 0, "seconds, 0 or more"),
 }
 """Fields that mean something here: what they must be, in code and in words."""

@@ -1,16 +1,17 @@
-"""c1_tokenizer: nano's speech tokenizer from shards of transcribed speech (docs/data.md), phones and voices where they are known."""
+"""c1_tokenizer: the speech tokenizer of a model, from shards of transcribed speech (docs/data.md), phones and voices where known."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+import copy
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 
-from thinktalk.config import Wav2CodeConfig, nano
 from thinktalk.data.loader import Loader
-from thinktalk.data.mixture import Source
 from thinktalk.data.speech import Augmentation
-from thinktalk.recipes.recipe import Recipe
+from thinktalk.errors import ConfigError
+from thinktalk.recipes.codec_recipe import CodecRecipe
 from thinktalk.training import speech_batches
 from thinktalk.training.c1_tokenizer import (
     TokenizerHeads,
@@ -19,55 +20,64 @@ from thinktalk.training.c1_tokenizer import (
     Weights,
 )
 from thinktalk.training.optim import OptimConfig
-from thinktalk.training.parallel import World
+from thinktalk.training.parallel import Precision, World
+from thinktalk.training.reader import FILE
+from thinktalk.training.stage import Stage
 from thinktalk.wav2code.encoder import SpeechTokenizer
 
 __all__ = ["TokenizerRecipe", "recipe"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class TokenizerRecipe(Recipe):
+class TokenizerRecipe(CodecRecipe):
     """The numbers of the run."""
 
     out: str = "out/c1_tokenizer"
-    steps: int = 20_000
-    shards: str = "corpus/train-*.tar"
-    """Shards of speech, a pattern."""
-    batch_seconds: float = 60.0
-    """Sound in a batch."""
-    workers: int = 0
-    """Processes that read; 0 reads in this one."""
-    width: int = 256
-    num_layers: int = 4
-    """Layers before the quantiser."""
+    steps: int = 10_000
+    precision: Precision = "bf16"
+    """Six tenths of the time on a CPU that knows bfloat16; rounding to codes and the losses stay float32."""
+    from_ears: bool = True
+    """A fresh tokenizer takes over the audio encoder of `start`, which hears already (i1_ears); else it begins with nothing."""
     head_layers: int = 2
-    """Layers after it, which are not kept."""
+    """Layers after the quantiser, which are not shipped; from ears, the upper ones of those."""
+    augmentation: Augmentation = field(default_factory=lambda: Augmentation(room=0.15, noise=0.3))
+    """How recordings may sound elsewhere; the noisy copies of the agreement are another matter."""
     weights: Weights = field(default_factory=Weights)
-    optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=1e-3, beta2=0.98))
-
-    def tokenizer(self) -> Wav2CodeConfig:
-        """What is trained."""
-        base = nano().wav2code
-        assert base is not None
-        return replace(base, width=self.width, ffn_width=4 * self.width, num_layers=self.num_layers)
+    optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=5e-4, beta2=0.98, ema=0.999))
 
     def stage(self) -> TokenizerStage:
-        """A fresh tokenizer, its heads as large as the corpus' alphabet."""
-        alphabet, config = speech_batches.Alphabet(Source(self.shards)), self.tokenizer()
+        """The tokenizer, and heads as large as the speech's alphabet."""
+        config = self.config().wav2code
+        if config is None or config.choices:
+            has = "none" if config is None else "one that chooses another decoder's codes (c1_inverse trains those)"  # fmt: skip
+            raise ConfigError(f"{self.start}: expected the sizes of a speech tokenizer of its own, has {has}; take another start")  # fmt: skip
+        alphabet = speech_batches.Alphabet(self.sources())
         torch.manual_seed(self.seed)
         heads = TokenizerHeads(
-            config, labels=len(alphabet.letters), phones=len(alphabet.phones) + 1,
+            config, labels=len(alphabet.letters), phones=len(alphabet.phones) + 1 if len(alphabet.phones) else 0,
             speakers=len(alphabet.voices) + 1, num_layers=self.head_layers,
         )  # fmt: skip
-        return TokenizerStage(TokenizerModules(SpeechTokenizer(config), heads), weights=self.weights)  # fmt: skip
+        tokenizer = SpeechTokenizer(config) if self.fresh else copy.deepcopy(self.wav2code())
+        modules = TokenizerModules(tokenizer, heads).requires_grad_()
+        stage = TokenizerStage(modules, weights=self.weights)
+        if self.fresh and self.from_ears:
+            ears = self.load("audio").audio
+            assert ears is not None
+            stage.start_from(ears)
+        return stage
 
     def data(self, world: World) -> Loader:
         """This rank's speech, each time as it might have sounded elsewhere."""
-        source = Source(self.shards)
+        sources = self.sources()
         return speech_batches.speech(
-            source, speech_batches.Alphabet(source), augmentation=Augmentation(),
-            batch_seconds=self.batch_seconds, seed=self.seed, world=world, workers=self.workers,
+            sources, speech_batches.Alphabet(sources), augmentation=self.augmentation, **self.reading(world)
         )  # fmt: skip
+
+    def export(self, stage: Stage, directory: str | Path) -> None:
+        """The checkpoint, and beside it what reads codes aloud (training/reader.py)."""
+        assert isinstance(stage, TokenizerStage)
+        super().export(stage, directory)
+        stage.reader().save(Path(directory).parent / FILE)
 
 
 def recipe() -> TokenizerRecipe:

@@ -1,60 +1,82 @@
-"""c2_flow: nano's codes to mel from shards of speech whose codes are known."""
+"""c2_flow: a model's codes to mel, from shards of speech with codes (thinktalk data codes); and the voices it ends with."""
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, field
-from typing import Literal
+from pathlib import Path
 
 import torch
 
 from thinktalk.code2wav.dit import DiT
-from thinktalk.config import Code2WavConfig, nano, tiny
+from thinktalk.code2wav.speaker import Voice
+from thinktalk.data.coding import fingerprint
 from thinktalk.data.loader import Loader
-from thinktalk.data.mixture import Source
-from thinktalk.recipes.recipe import Recipe
+from thinktalk.errors import ConfigError
+from thinktalk.recipes.codec_recipe import CodecRecipe
 from thinktalk.training import speech_batches
-from thinktalk.training.c2_flow import FlowConfig, FlowStage
+from thinktalk.training.c2_flow import FlowConfig, FlowStage, begin
 from thinktalk.training.optim import OptimConfig
-from thinktalk.training.parallel import World
+from thinktalk.training.parallel import Precision, World
+from thinktalk.training.stage import Stage
+from thinktalk.weights.update import update_checkpoint
+from thinktalk.weights.voices import next_voice_token, own_voices
 
 __all__ = ["FlowRecipe", "recipe"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class FlowRecipe(Recipe):
+class FlowRecipe(CodecRecipe):
     """The numbers of the run."""
 
     out: str = "out/c2_flow"
     steps: int = 40_000
-    shards: str = "corpus/train-*.tar"
-    """Shards of speech with codes, a pattern."""
-    size: Literal["nano", "tiny"] = "nano"
-    """Whose code2wav is trained."""
-    batch_seconds: float = 60.0
-    """Sound in a batch."""
-    workers: int = 0
-    """Processes that read; 0 reads in this one."""
+    precision: Precision = "bf16"
+    """Half as long on a CPU that knows bfloat16; the flow's state and its loss stay float32."""
+    voices: tuple[str, ...] = ()
+    """Speakers of the shards that the checkpoint ends with as voices, the first one its default; none: it keeps its own."""
     flow: FlowConfig = field(default_factory=FlowConfig)
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=1e-3, ema=0.999))
 
-    def code2wav(self) -> Code2WavConfig:
-        """What is trained."""
-        config = (nano if self.size == "nano" else tiny)().code2wav
-        assert config is not None
-        return config
-
     def stage(self) -> FlowStage:
-        """A fresh DiT."""
+        """The DiT."""
         torch.manual_seed(self.seed)
-        return FlowStage(DiT(self.code2wav().dit), self.flow)
+        if self.fresh:
+            dit = DiT(self.code2wav().dit)
+            begin(dit, self.wav2code() if self.config().wav2code is not None else None)
+        else:
+            dit = copy.deepcopy(self.load("dit").dit)
+            assert dit is not None
+        return FlowStage(dit.requires_grad_(), self.flow)
 
     def data(self, world: World) -> Loader:
-        """This rank's utterances."""
-        config = self.code2wav()
+        """This rank's utterances, each voice shown by another recording of it."""
+        config, sources = self.code2wav(), self.sources(coded=True)
+        by = fingerprint(self.wav2code()) if self.config().wav2code is not None else None
         return speech_batches.utterances(
-            Source(self.shards), config.mel, repeats=config.dit.repeats,
-            batch_seconds=self.batch_seconds, seed=self.seed, world=world, workers=self.workers,
+            sources, speech_batches.Mels(sources, config.mel), repeats=config.dit.repeats, codes_by=by,
+            **self.reading(world),
         )  # fmt: skip
+
+    def export(self, stage: Stage, directory: str | Path) -> None:
+        """The checkpoint; with `voices`, these speakers take the place of its own, tokens of known names kept."""
+        voices = self.spoken_voices() if self.voices else None
+        update_checkpoint(self.directory(), directory, stage.parts(), voices=voices, overwrite=True)
+
+    def spoken_voices(self) -> dict[str, Voice]:
+        """Each speaker of `voices` as the DiT is shown him: a mel of his, nobody's `cond`, and his token for the Talker."""
+        config = self.code2wav()
+        mels = speech_batches.Mels(self.sources(coded=True), config.mel)
+        had = own_voices(self.directory(), self.config())
+        made: dict[str, Voice] = {name: had[name] for name in self.voices if name in had}
+        for name in self.voices:
+            if name not in mels.of_voice:
+                raise ConfigError(f"voices: {name!r} is in no shard of {self.shards}; have {', '.join(sorted(mels.of_voice))[:200]}")  # fmt: skip
+            token = made[name].bos_token if name in made else next_voice_token(self.config(), made)
+            mel = mels.typical(name, self.flow.reference_frames[1])
+            cond = torch.zeros(1, config.dit.speaker_width)
+            made[name] = Voice(name=name, cond=cond, ref_mel=mel.T[None].contiguous(), bos_token=token)  # fmt: skip
+        return {name: made[name] for name in self.voices}
 
 
 def recipe() -> FlowRecipe:

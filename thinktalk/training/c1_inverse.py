@@ -53,7 +53,9 @@ class InverseConfig:
     ctc_weight: float = 0.3
     """Weight of the content loss."""
     flow: FlowConfig = field(
-        default_factory=lambda: FlowConfig(start_share=0.3, free_share=0.0, stream_share=0.0)
+        default_factory=lambda: FlowConfig(
+            start_share=0.3, free_share=0.0, stream_share=0.0, draft_until=0.0
+        )
     )
     """How the decoder is asked; near t = 0 it depends on the codes most."""
 

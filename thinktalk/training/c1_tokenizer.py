@@ -15,7 +15,7 @@ Letters: B clips, N codes of all clips, D width, V labels, P phones, M mel bands
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -24,12 +24,14 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from thinktalk.config import Wav2CodeConfig
-from thinktalk.layers.audio_block import AudioBlock, sinusoids
+from thinktalk.data.speech import LETTERS, Symbols
+from thinktalk.encoders.audio import AudioEncoder
+from thinktalk.errors import ConfigError
 from thinktalk.layers.linear import Linear
 from thinktalk.training.losses import IGNORE, ctc
+from thinktalk.training.reader import CodeReader, Listener
 from thinktalk.training.stage import Stage
 from thinktalk.wav2code.encoder import SpeechTokenizer
-from thinktalk.wav2code.pieces import Pieces
 
 __all__ = [
     "Speech",
@@ -71,37 +73,19 @@ class Weights:
     agreement: float = 0.2
 
 
-class TokenizerHeads(nn.Module):
+class TokenizerHeads(Listener):
     """What listens to codes while they are learnt: (N, D) code embeddings -> labels, phones, mel."""
 
     def __init__(
         self, config: Wav2CodeConfig, *, labels: int, phones: int = 0, speakers: int = 1, num_layers: int = 2
     ):  # fmt: skip
-        super().__init__()
-        self.config = config
+        super().__init__(config, labels=labels, num_layers=num_layers)
         width = config.width
-        self.layers = nn.ModuleList(
-            AudioBlock(width, config.num_heads, config.ffn_width) for _ in range(num_layers)
-        )
-        self.norm = nn.LayerNorm(width)
-        self.ctc = Linear(width, labels + 1)
         self.phones = Linear(width, phones) if phones else None
         self.speakers = nn.Embedding(speakers, width)
         self.conv1 = nn.Conv1d(width, width, 5, padding=2)
         self.conv2 = nn.Conv1d(width, width, 5, padding=2)
         self.mel = Linear(width, config.frames_per_code * config.num_mels)
-
-    def slots(self, embedding_ND: Tensor, pieces: Pieces) -> list[Tensor]:
-        """Hidden states (50 a second, D) of each clip; attention stays in the tokenizer's blocks."""
-        pool = self.config.pool
-        runs = [(count, n * pool) for count, n in pieces.runs]
-        x_ND = embedding_ND.repeat_interleave(pool, 0)
-        table = sinusoids(self.config.block_frames // 2, x_ND.shape[1], x_ND.device, x_ND.dtype)
-        x_ND = x_ND + torch.cat([table[:n].repeat(count, 1) for count, n in runs])
-        for layer in self.layers:
-            x_ND = layer(x_ND, runs)
-        whole = self.norm(x_ND).unflatten(0, (-1, pool))
-        return [clip.flatten(0, 1) for clip in pieces.join(whole)]
 
     def draw(self, embedding: Sequence[Tensor], speakers: Tensor) -> list[Tensor]:
         """Mel (M, n * frames_per_code) of each clip's code embeddings (n, D), spoken by speakers (B,)."""
@@ -139,12 +123,40 @@ class TokenizerStage(Stage):
         self.modules: TokenizerModules = modules
         self.weights = weights or Weights()
 
-    def start_from(self, ears: nn.Module) -> list[str]:
-        """Take over the front and the lower layers of an audio encoder; the names of what was taken."""
-        own = self.modules.tokenizer.state_dict()
-        taken = {name: t for name, t in ears.state_dict().items() if name in own and name.split(".")[0] != "norm"}  # fmt: skip
-        self.modules.tokenizer.load_state_dict(taken, strict=False)
-        return sorted(taken)
+    def start_from(self, ears: AudioEncoder) -> list[str]:
+        """Take over an audio encoder that hears: its front and lower layers, and above the codes as many of the next ones
+        as there are; the names of what was taken. ConfigError when sizes differ.
+        """
+        tokenizer, heads = self.modules.tokenizer, self.modules.heads
+        ours, theirs = tokenizer.config, ears.config
+        for name in ("num_mels", "width", "ffn_width", "num_heads"):
+            if getattr(ours, name) != getattr(theirs, name):
+                raise ConfigError(f"wav2code.{name} {getattr(ours, name)}: expected {getattr(theirs, name)} as the audio encoder has; make them alike, or start without ears")  # fmt: skip
+        given = ears.state_dict()
+        lower = {name: t for name, t in given.items() if name in tokenizer.state_dict() and not name.startswith("norm.")}  # fmt: skip
+        tokenizer.load_state_dict(lower, strict=False)
+        upper = {}
+        for name, tensor in given.items():
+            kind, _, rest = name.partition(".")
+            number, _, inner = rest.partition(".")
+            if kind == "layers" and 0 <= int(number) - ours.num_layers < len(heads.layers):
+                upper[f"layers.{int(number) - ours.num_layers}.{inner}"] = tensor
+        heads.load_state_dict(upper, strict=False)
+        return sorted([f"tokenizer.{name}" for name in lower] + [f"heads.{name}" for name in upper])
+
+    def parts(self) -> Mapping[str, nn.Module]:
+        """The tokenizer."""
+        return {"wav2code": self.modules.tokenizer}
+
+    @torch.no_grad()
+    def reader(self, symbols: Symbols = LETTERS) -> CodeReader:
+        """What reads the codes of this tokenizer aloud, a copy."""
+        tokenizer, heads = self.modules.tokenizer, self.modules.heads
+        assert tokenizer.fsq is not None
+        reader = CodeReader(tokenizer.config, symbols, num_layers=len(heads.layers))
+        reader.listener.load_state_dict({name: t for name, t in heads.state_dict().items() if name in reader.listener.state_dict()})  # fmt: skip
+        reader.table.copy_(tokenizer.fsq.embed(torch.arange(tokenizer.config.num_codes)))
+        return reader.eval().requires_grad_(False)
 
     def weight(self, batch: Speech) -> float:
         """Mel frames."""

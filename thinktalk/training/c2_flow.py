@@ -7,6 +7,9 @@
     guidance   a share is trained as the free half of sampling hears it: null code, silent reference, nobody's voice
     voice      a sample of the same speaker, or a piece of the utterance itself, which is then not asked for
     blocks     a share is heard as a stream: some borders between blocks hide what comes after, of some also what was before
+    draft      in the beginning the lower layers are also asked what the mel is, without noise, by a head of their own (L1):
+               at little compute a regression learns codes and their neighbours many times sooner than the flow does; its
+               weight falls to 0 and it is never shipped
 
 So one model makes whole sentences and streams them (code2wav/windows.py). The EMA is the loop's (optim.ema).
 
@@ -15,18 +18,20 @@ Letters: B utterances, n codes, P blocks, F frames a block, M mel bands, T frame
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from thinktalk.code2wav.blocks import Blocks
-from thinktalk.code2wav.dit import DiT, Timbre
+from thinktalk.code2wav.dit import Condition, DiT, Timbre
+from thinktalk.layers.linear import Linear
 from thinktalk.training.stage import Stage
+from thinktalk.wav2code.encoder import SpeechTokenizer
 
-__all__ = ["Draw", "FlowConfig", "FlowStage", "Utterances", "hide"]
+__all__ = ["Draft", "Draw", "FlowConfig", "FlowModules", "FlowStage", "Utterances", "begin", "hide"]
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,8 @@ class FlowConfig:
     """Of those, the ones whose borders hide the past too."""
     reference_frames: tuple[int, int] = (100, 300)
     """Shortest and longest sample of a voice."""
+    draft_until: float = 0.3
+    """Share of the run over which the draft's weight falls from 1 to 0; 0: no draft."""
 
 
 @dataclass(frozen=True)
@@ -73,12 +80,46 @@ class Draw:
     no_before: Tensor  # (P,) bool: nothing of the one before
 
 
+class Draft(nn.Module):
+    """A first mel (P, F, M) from what the DiT's lower layers make of codes and voice alone, without noise, at t = 0.
+
+    As many layers as it takes to have heard the next block.
+    """
+
+    def __init__(self, dit: DiT):
+        super().__init__()
+        config = dit.config
+        self.num_layers = 1 + min(config.look_ahead_layers, default=config.num_layers // 2)
+        self.norm = nn.LayerNorm(config.width)
+        self.out = Linear(config.width, config.num_mels)
+
+    def forward(self, dit: DiT, condition: Condition) -> Tensor:
+        x_PFD = condition.constant
+        tables = dit.modulate(x_PFD.new_zeros(1, dtype=torch.float32)).at(0).layers
+        for layer, table in zip(dit.layers[: self.num_layers], tables, strict=False):
+            x_PFD = layer(x_PFD, table, condition.blocks)
+        return self.out(self.norm(x_PFD))
+
+
+class FlowModules(nn.Module):
+    """The DiT, and the draft that helps it begin."""
+
+    def __init__(self, dit: DiT, *, draft: bool = False):
+        super().__init__()
+        self.dit = dit
+        self.draft = Draft(dit) if draft else None
+
+
 class FlowStage(Stage):
     """Batches are Utterances; the DiT with its speaker encoder learns."""
 
     def __init__(self, dit: DiT, config: FlowConfig | None = None):
-        self.modules: DiT = dit
         self.config = config or FlowConfig()
+        self.modules: FlowModules = FlowModules(dit, draft=self.config.draft_until > 0)
+
+    def parts(self) -> Mapping[str, nn.Module]:
+        """The DiT."""
+        return {"dit": self.modules.dit}
 
     def weight(self, batch: Utterances) -> float:
         """Codes."""
@@ -87,14 +128,17 @@ class FlowStage(Stage):
     def loss(
         self, batch: Utterances, *, generator: torch.Generator, **turn: str
     ) -> tuple[Tensor, dict[str, Tensor | float]]:
-        """Mean squared error of the velocity over the frames that are asked for; `start` is that of t = 0 alone."""
+        """Mean squared error of the velocity over the frames that are asked for, and the draft's distance while it counts.
+
+        `start` is the error of t = 0 alone.
+        """
         return self.loss_of(batch, self.draw(batch, generator))
 
     def loss_of(
         self, batch: Utterances, draw: Draw, *, heard: Sequence[Tensor] | None = None
     ) -> tuple[Tensor, dict[str, Tensor | float]]:
         """The loss once chance has decided. `heard` (n, code_width) each stands where the codes' own embeddings would."""
-        dit, device = self.modules, self.modules.input.weight.device
+        dit, device = self.modules.dit, self.modules.dit.input.weight.device
         codes = [c * (not free) for c, free in zip(batch.codes, draw.free, strict=True)]
         timbres = self._timbres(batch, draw)
         condition = dit.condition(codes, timbres, guided=False)
@@ -120,13 +164,19 @@ class FlowStage(Stage):
         metrics: dict[str, Tensor | float] = {"flow": loss.detach()}
         if bool((draw.times == 0).any()):
             metrics["start"] = _mean(error_PF, start).detach()
+        if self.modules.draft is not None and self.progress < self.config.draft_until:
+            guess_PFM = self.modules.draft(dit, condition).float()
+            said_PF = asked_PF * ~draw.free.to(device)[row_P][:, None]
+            gap = _mean((guess_PFM - target_PFM).abs().mean(2), said_PF)
+            loss = loss + (1 - self.progress / self.config.draft_until) * gap
+            metrics["draft"] = gap.detach()
         return loss, metrics
 
     # ----------------------------------------------------------------------------------------------------------- chance
 
     def draw(self, batch: Utterances, generator: torch.Generator) -> Draw:
         """What is to be learnt from this batch this time; a function of the generator's state alone."""
-        config, dit = self.config, self.modules.config
+        config, dit = self.config, self.modules.dit.config
         frames = [len(codes) * dit.repeats for codes in batch.codes]
         counts = [-(-n // dit.block_frames) for n in frames]
         B, P = len(frames), sum(counts)
@@ -161,7 +211,7 @@ class FlowStage(Stage):
     def _sample(self, frames: int, length: int, u: float, batch: Utterances) -> tuple[int, int]:
         """Where the sample of a voice is taken: at most half of the utterance itself, so that something is left to ask."""
         length = min(length, frames if batch.references is not None else frames // 2)
-        if length < self.modules.speaker.min_frames:
+        if length < self.modules.dit.speaker.min_frames:
             return 0, 0
         return int(u * (frames - length + 1)), length
 
@@ -169,7 +219,7 @@ class FlowStage(Stage):
 
     def _timbres(self, batch: Utterances, draw: Draw) -> list[Timbre]:
         """Who speaks each utterance, (1, D) rows; samples of one length are heard together."""
-        dit = self.modules
+        dit = self.modules.dit
         like = dict(dtype=dit.input.weight.dtype, device=dit.input.weight.device)
         known = batch.references or batch.mels
         nobody = torch.zeros(dit.config.speaker_width, **like)
@@ -201,6 +251,23 @@ class FlowStage(Stage):
 
 def _mean(error_PF: Tensor, asked_PF: Tensor) -> Tensor:
     return (error_PF * asked_PF).sum() / asked_PF.sum().clamp(min=1)
+
+
+@torch.no_grad()
+def begin(dit: DiT, tokenizer: SpeechTokenizer | None = None) -> None:
+    """How a flow is begun: every layer as nothing (AdaLN-zero, Peebles & Xie 2023), and codes that are near each other on the
+    tokenizer's grid alike; drawn from torch's own generator.
+    """
+    for zero in (*(layer.modulation for layer in dit.layers), dit.modulation, dit.output):
+        nn.init.zeros_(zero.weight)
+        nn.init.zeros_(zero.bias)
+    if tokenizer is None or tokenizer.fsq is None:
+        return
+    first, count = tokenizer.config.first_code, tokenizer.config.num_codes
+    grid = tokenizer.fsq.grid(torch.arange(count))
+    shared = grid / grid.std(0) @ torch.randn(grid.shape[1], dit.config.code_width) / grid.shape[1] ** 0.5  # fmt: skip
+    own = dit.codes.weight[first : first + count]
+    own.add_(shared).mul_(0.5**0.5)  # half its neighbours', half its own, as large as before
 
 
 def hide(blocks: Blocks, *, no_after: Tensor, no_before: Tensor) -> Blocks:

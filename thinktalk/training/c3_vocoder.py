@@ -13,7 +13,7 @@ Letters: B crops, S samples, M mel bands, T mel frames.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -55,8 +55,8 @@ class VocoderConfig:
 
     crop_frames: int = 64
     """Mel frames of a crop."""
-    adversarial: bool = True
-    """Whether discriminators listen; else spectra alone."""
+    adversarial: bool | None = None
+    """Whether discriminators listen; else spectra alone. None: if there are any (the recipe: if there is a GPU)."""
     mel_weight: float = 15.0
     """Weight of the mel loss, for which |a - b| of one unit (a factor of e) is 1."""
     feature_weight: float = 2.0
@@ -80,11 +80,17 @@ class VocoderStage(Stage):
     ):
         self.modules: VocoderModules = modules
         self.mel = mel
-        self.config = config or VocoderConfig()
-        listens = self.config.adversarial
-        assert not listens or modules.discriminators is not None, "a GAN needs discriminators"
+        config = config or VocoderConfig()
+        there = modules.discriminators is not None
+        listens = there if config.adversarial is None else config.adversarial
+        self.config = replace(config, adversarial=listens)
+        assert not listens or there, "a GAN needs discriminators"
         assert mel.hop == modules.vocoder.config.hop, f"mel hop {mel.hop}, vocoder hop {modules.vocoder.config.hop}"  # fmt: skip
         self.turns = ("discriminator", "generator") if listens else ("generator",)
+
+    def parts(self) -> Mapping[str, nn.Module]:
+        """The vocoder."""
+        return {"vocoder": self.modules.vocoder}
 
     def trainable(self, turn: str = "generator", **_: str) -> Iterable[nn.Parameter]:
         """The vocoder's, or the discriminators'."""

@@ -18,7 +18,8 @@ from thinktalk.config import SpeechMelConfig
 from thinktalk.data.loader import Loader
 from thinktalk.data.mixture import Mixture, Source
 from thinktalk.data.plan import Buckets, Plan
-from thinktalk.data.samples import Sample, read_record
+from thinktalk.data.samples import Sample, parse, read_record
+from thinktalk.data.shards import Entry
 from thinktalk.data.speech import LETTERS, Augmentation, Spoken, Symbols, spoken
 from thinktalk.errors import InputError
 from thinktalk.layers.mel import log_mel, speech_mel
@@ -27,7 +28,9 @@ from thinktalk.training.c2_flow import Utterances
 from thinktalk.training.c3_vocoder import Recordings
 from thinktalk.training.parallel import World
 
-__all__ = ["HEARD_HZ", "Alphabet", "load", "recordings", "speech", "utterances"]
+__all__ = ["HEARD_HZ", "Alphabet", "Mels", "load", "recordings", "speech", "utterances"]
+
+Sources = Source | Sequence[Source]
 
 HEARD_HZ = 16_000
 
@@ -35,16 +38,63 @@ HEARD_HZ = 16_000
 class Alphabet:
     """The letters, phones and voices of some shards, as numbers; 0 is the blank, silence, and a voice that is not known."""
 
-    def __init__(self, source: Source):
-        records = [read_record(entry) for entry in source.entries]
+    def __init__(self, sources: Sources):
+        records = [read_record(entry) for source in _all(sources) for entry in source.entries]
         self.letters = LETTERS
         self.phones = Symbols.of(records)
         names = sorted({record["voice"] for record in records if record.get("voice")})
         self.voices = {name: number for number, name in enumerate(names, 1)}
 
 
+class Mels:
+    """The mels of some speech, by recording, and who else was recorded with the same voice.
+
+    Up to `remember_mib` of them stay in memory, the latest ones: decoding is a third of the work of a small model's step,
+    and voices come again and again.
+    """
+
+    def __init__(self, sources: Sources, mel: SpeechMelConfig, *, remember_mib: int = 1024):
+        self.mel, self.room = mel, remember_mib << 20
+        self.of_voice: dict[str, list[Entry]] = {}
+        for source in _all(sources):
+            for entry in source.entries:
+                voice = read_record(entry).get("voice")
+                if voice:
+                    self.of_voice.setdefault(voice, []).append(entry)
+        self._kept: dict[str, Tensor] = {}
+
+    def of(self, recording: Sample | Entry) -> Tensor:
+        """Mel (M, T) of a recording."""
+        mel = self._kept.pop(recording.where, None)
+        if mel is None:
+            sample = parse(recording) if isinstance(recording, Entry) else recording
+            mel = speech_mel(torch.from_numpy(sample.pcm(self.mel.sample_rate))[None], self.mel)[0]
+            self.room -= mel.nbytes
+            while self.room < 0 and self._kept:
+                self.room += self._kept.pop(next(iter(self._kept))).nbytes
+        self._kept[recording.where] = mel  # the latest last
+        return mel
+
+    def of_another(self, sample: Sample, generator: torch.Generator) -> Tensor:
+        """Mel (M, T) of another recording of the same voice; of this one where there is no other."""
+        same = self.of_voice.get(sample.voice or "", [])
+        others = len(same) - 1
+        if others < 1:
+            return self.of(sample)
+        number = int(torch.randint(others, (), generator=generator))
+        # the last one stands in for this one
+        return self.of(same[number] if same[number].where != sample.where else same[others])
+
+    def typical(self, voice: str, frames: int) -> Tensor:
+        """Mel (M, T) of the recording of a voice that lasts most nearly `frames`, and no more of it than that."""
+        wanted = frames / float(self.mel.frames_per_second)
+        same = self.of_voice[voice]
+        gaps = [abs(read_record(entry).get("seconds", 0.0) - wanted) for entry in same]
+        return self.of(same[gaps.index(min(gaps))])[:, :frames]
+
+
 def load(
-    source: Source,
+    sources: Sources,
     make: Callable[[Sample, torch.Generator], Any],
     collate: Callable[[list[Any]], Any],
     *,
@@ -55,31 +105,45 @@ def load(
 ) -> Loader:
     """This rank's batches of about `batch_seconds` of sound, alike in length."""
     buckets = Buckets(batch_seconds, edges=(2.0, 4.0, 6.0, 9.0, 13.0))
-    plan = Plan(Mixture([source], seed=seed), buckets)
+    plan = Plan(Mixture(_all(sources), seed=seed), buckets)
     return Loader(plan, make, collate, rank=world.rank, world=world.size, workers=workers)
+
+
+def _all(sources: Sources) -> list[Source]:
+    return [sources] if isinstance(sources, Source) else list(sources)
 
 
 # ------------------------------------------------------------------------------------------------------------- batches
 
 
 def speech(
-    source: Source, alphabet: Alphabet, *, augmentation: Augmentation | None = None, **options: Any
+    sources: Sources,
+    alphabet: Alphabet,
+    *,
+    augmentation: Augmentation | None = None,
+    **options: Any,
 ) -> Loader:
     """Batches of c1: what is said in letters, and the phone of every frame."""
     make = partial(
         spoken, sample_rate=HEARD_HZ, symbols=alphabet.phones, letters=True, augmentation=augmentation
     )  # fmt: skip
-    return load(source, make, partial(_speech, voices=alphabet.voices), **options)
+    return load(sources, make, partial(_speech, voices=alphabet.voices), **options)
 
 
-def utterances(source: Source, mel: SpeechMelConfig, *, repeats: int, **options: Any) -> Loader:
-    """Batches of c2: codes and the mel that they stand for. The samples must have codes."""
-    return load(source, partial(_coded, mel=mel, repeats=repeats), _utterances, **options)
+def utterances(
+    sources: Sources, mels: Mels, *, repeats: int, codes_by: str | None = None, **options: Any
+) -> Loader:
+    """Batches of c2: codes, the mel that they stand for, and who speaks, shown by another recording of the same voice.
+
+    The samples must have codes, made by the tokenizer `codes_by` (data/coding.py) where that is given.
+    """
+    make = partial(_coded, mels=mels, repeats=repeats, codes_by=codes_by)
+    return load(sources, make, _utterances, **options)
 
 
-def recordings(source: Source, sample_rate: int, **options: Any) -> Loader:
+def recordings(sources: Sources, sample_rate: int, **options: Any) -> Loader:
     """Batches of c3: sound at the vocoder's rate."""
-    return load(source, partial(_sound, sample_rate=sample_rate), Recordings, **options)
+    return load(sources, partial(_sound, sample_rate=sample_rate), Recordings, **options)
 
 
 def _speech(items: Sequence[Spoken], *, voices: Mapping[str, int]) -> Speech:
@@ -93,20 +157,25 @@ def _speech(items: Sequence[Spoken], *, voices: Mapping[str, int]) -> Speech:
 
 
 def _coded(
-    sample: Sample, generator: torch.Generator, *, mel: SpeechMelConfig, repeats: int
-) -> tuple[Tensor, Tensor]:
-    """Codes (n,) and mel (M, repeats n) of as much as both tell."""
+    sample: Sample, generator: torch.Generator, *, mels: Mels, repeats: int, codes_by: str | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Codes (n,) and mel (M, repeats n) of as much as both tell, and a mel (M, T) of who speaks."""
     if sample.codes is None:
-        raise InputError(f"{sample.where}: has no codes, expected those of its speech; make them with the tokenizer first")  # fmt: skip
-    frames = speech_mel(torch.from_numpy(sample.pcm(mel.sample_rate))[None], mel)[0]
-    n = min(len(sample.codes), frames.shape[1] // repeats)
+        raise InputError(f"{sample.where}: has no codes, expected those of its speech; make them with: thinktalk data codes")  # fmt: skip
+    told = sample.record.get("codes_by")
+    if codes_by is not None and told is not None and told != codes_by:
+        raise InputError(f"{sample.where}: has codes of the tokenizer {told}, expected {codes_by}; make them anew with: thinktalk data codes")  # fmt: skip
+    mel = mels.of(sample)
+    n = min(len(sample.codes), mel.shape[1] // repeats)
     if n == 0:
         raise InputError(f"{sample.where}: is shorter than a code; use another source")
-    return torch.from_numpy(sample.codes[:n]).long(), frames[:, : n * repeats]
+    codes = torch.from_numpy(sample.codes[:n]).long()
+    return codes, mel[:, : n * repeats], mels.of_another(sample, generator)
 
 
-def _utterances(items: Sequence[tuple[Tensor, Tensor]]) -> Utterances:
-    return Utterances(codes=[codes for codes, _ in items], mels=[mel for _, mel in items])
+def _utterances(items: Sequence[tuple[Tensor, Tensor, Tensor]]) -> Utterances:
+    codes, mels, references = zip(*items, strict=True)
+    return Utterances(codes=codes, mels=mels, references=references)
 
 
 def _sound(sample: Sample, generator: torch.Generator, *, sample_rate: int) -> Tensor:
