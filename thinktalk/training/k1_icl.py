@@ -94,16 +94,17 @@ class InContext:
         hides = task.given and _uniform(generator) < self.context.anonymous
         return replace(line, voice=self.kit.anybody) if hides else line
 
-    def task(self, sample: Sample, generator: torch.Generator) -> Task:
-        """What is asked, and who says it; codes are None where the sample has none."""
+    def task(self, sample: Sample, generator: torch.Generator, *, lead: bool = True) -> Task:
+        """What is asked, and who says it; codes are None where the sample has none. `lead`: whether one may be drawn."""
         spoken = answered(sample)
         if spoken is not None:
             return spoken
         task = self._sentence(sample, generator)
         known = task.voice in self.kit.voices
-        wants = not known or _uniform(generator) < self.context.lead
-        lead = self._lead(sample, generator) if wants and task.codes is not None else None
-        return task if lead is None else self._after(task, *lead)
+        if not lead or task.codes is None or (known and _uniform(generator) >= self.context.lead):
+            return task
+        before = self._lead(sample, generator)
+        return task if before is None else self._after(task, *before)
 
     def _sentence(self, sample: Sample, generator: torch.Generator) -> Task:
         """The sentence alone: read it, or repeat it after somebody else."""

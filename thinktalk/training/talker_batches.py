@@ -11,7 +11,7 @@ them. Batches are lists of like lengths. Letters: n codes.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -28,7 +28,7 @@ from thinktalk.prompt import Prompt, Tokenizer, build_prompt
 from thinktalk.training.parallel import World
 from thinktalk.weights.voices import DEFAULT
 
-__all__ = ["Kit", "Line", "Pair", "Task", "answered", "load", "preferred", "talker_cost"]
+__all__ = ["Kit", "Line", "Pair", "Prefers", "Task", "answered", "load", "talker_cost"]
 
 Messages = list[dict[str, Any]]
 EDGES = (80, 120, 170, 240, 340, 480, 700, 1000, 2000)
@@ -162,17 +162,22 @@ def answered(sample: Sample) -> Task | None:
     )
 
 
-def preferred(sample: Sample, generator: torch.Generator, *, kit: Kit) -> Pair:
-    """Two ways to say an answer, as mining.py writes them. Errors: InputError (fields that are not there)."""
-    task = answered(sample)
-    if task is None:
-        raise InputError(f"{sample.where}: has no messages, expected a preference with chosen and rejected codes; use shards of: thinktalk data pairs")  # fmt: skip
-    lines = []
-    for which in ("chosen", "rejected"):
-        line = kit.line(task, _codes(sample, which))
-        complete = bool(sample.record.get(f"{which}_complete", True))
-        lines.append(Line(line.prompt, line.reply, line.codes, line.voice, complete=complete, name=line.name))  # fmt: skip
-    return Pair(*lines)
+@dataclass(frozen=True)
+class Prefers:
+    """Sample -> Pair, as mining.py writes them: what a Loader makes in k2."""
+
+    kit: Kit
+
+    def __call__(self, sample: Sample, generator: torch.Generator) -> Pair:
+        """Errors: InputError (fields that are not there)."""
+        task = answered(sample)
+        if task is None:
+            raise InputError(f"{sample.where}: has no messages, expected a preference with chosen and rejected codes; use shards that k2_dpo has found")  # fmt: skip
+        lines = []
+        for which in ("chosen", "rejected"):
+            complete = bool(sample.record.get(f"{which}_complete", True))
+            lines.append(replace(self.kit.line(task, _codes(sample, which)), complete=complete))
+        return Pair(*lines)
 
 
 def _codes(sample: Sample, name: str, *, required: bool = True) -> list[int] | None:
@@ -200,6 +205,8 @@ def talker_cost(record: Mapping[str, Any], *, codes_per_second: float = 25.0) ->
     codes = record.get("answer_codes") or record.get("chosen") or record.get("codes")
     seconds = record.get("answer_seconds", record.get("seconds", 0.0))
     spoken = len(codes) if codes else codes_per_second * seconds
+    if "rejected" in record:
+        spoken += len(record["rejected"])  # two rows
     messages = record.get("messages")
     heard, letters = 0.0, len(record.get("text", ""))
     if messages:
