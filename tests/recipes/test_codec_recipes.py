@@ -25,6 +25,7 @@ from thinktalk.weights.wav2code import load_tokenizer
 
 SMALL = {
     "c1_tokenizer": ["head_layers=1", "precision=fp32"],
+    "c1_inverse": ["head_layers=1", "num_layers=1", "first_code=1", "choices=1000"],
     "c2_flow": ["flow.reference_frames=[8,16]", "flow.start_share=0.5", "precision=fp32"],
     "c3_vocoder": ["vocoder.crop_frames=8"],
 }
@@ -72,13 +73,15 @@ def test_a_checkpoint_becomes_the_next(name, start, shards, tmp_path):
     lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2] and all(line["loss"] > 0 for line in lines)
     before, after = hf.load(start), hf.load(tmp_path / "run/model")
-    trained = {"c1_tokenizer": "wav2code", "c2_flow": "dit", "c3_vocoder": "vocoder"}[name]
+    trained = {"c2_flow": "dit", "c3_vocoder": "vocoder"}.get(name, "wav2code")
     for part, module in before.stages().items():
         same = all(torch.equal(t, after.stages()[part].state_dict()[n]) for n, t in module.state_dict().items())  # fmt: skip
         assert same == (part != trained), part
     old, new = load_tokenizer(start), load_tokenizer(tmp_path / "run/model")
-    same = all(torch.equal(t, new.state_dict()[n]) for n, t in old.state_dict().items())
+    shared = old.state_dict().keys() & new.state_dict().keys()
+    same = all(torch.equal(old.state_dict()[n], new.state_dict()[n]) for n in shared)
     assert same == (trained != "wav2code")
+    assert (new.config.choices == 1000) == (name == "c1_inverse")
 
 
 def test_c1_hears_what_the_shards_say(start, shards, tmp_path):
@@ -149,6 +152,19 @@ def test_c2_ends_with_voices(start, shards, tmp_path):
     assert not torch.equal(after["voice1"].ref_mel, after["voice2"].ref_mel)
     with pytest.raises(ConfigError, match=r"voices: 'nobody' is in no shard"):
         small("c2_flow", start, shards, tmp_path, 'voices=["nobody"]').spoken_voices()
+
+
+def test_c1_inverse_hears_and_speaks(start, shards, tmp_path):
+    """The two mels of a clip tell of one sound, another recording shows the voice, and codes are there to be counted."""
+    recipe = small("c1_inverse", start, shards, tmp_path)
+    stage, batch = recipe.stage(), next(iter(recipe.data(World())))
+    assert stage.modules.tokenizer.config.num_codes == 1000
+    for heard, spoken, shown in zip(batch.heard.mels, batch.mels, batch.references, strict=True):
+        assert abs(heard.shape[1] - spoken.shape[1]) <= 1 and not torch.equal(spoken, shown)
+    assert len(batch.codes) == len(batch.mels)
+    assert not any(p.requires_grad for p in stage.modules.dit.parameters())
+    with pytest.raises(ConfigError, match="choices 9000 from code 1: expected 1 to 8193"):
+        small("c1_inverse", start, shards, tmp_path, "choices=9000").stage()
 
 
 def test_codes_of_another_tokenizer_are_refused(start, shards, tmp_path):

@@ -11,11 +11,13 @@ from test_c2_flow import TABLE, trained_world
 
 from thinktalk.code2wav.dit import DiT
 from thinktalk.config import Wav2CodeConfig
+from thinktalk.data.speech import Symbols
 from thinktalk.errors import ConfigError
 from thinktalk.training.c1_inverse import Inverse, InverseConfig, InverseModules, InverseStage
 from thinktalk.training.c1_tokenizer import Speech, TokenizerHeads
 from thinktalk.training.c2_flow import FlowConfig, Utterances
 from thinktalk.wav2code.encoder import SpeechTokenizer
+from thinktalk.wav2code.pieces import Pieces
 
 CONFIG = Wav2CodeConfig(
     num_mels=16, width=32, num_layers=1, num_heads=2, ffn_width=32, block_frames=12, pool=1, choices=40
@@ -44,10 +46,11 @@ def test_known_codes_are_found_again():
     """40 codes to choose from, 3 of them true; the decoder is never told which, nor are its weights touched."""
     dit = trained_world()
     before = {n: p.clone() for n, p in dit.named_parameters()}
-    stage, g = make(dit, heads=False, harden_batches=70), torch.Generator().manual_seed(1)
+    stage, g = make(dit, heads=False), torch.Generator().manual_seed(1)
     optimiser = torch.optim.AdamW(stage.trainable(), lr=4e-3)
     found = []
-    for _ in range(100):
+    for step in range(100):
+        stage.progress = step / 100
         loss, metrics = stage.loss(batch(g), generator=g)
         optimiser.zero_grad()
         loss.backward()
@@ -68,8 +71,9 @@ def chance() -> torch.Generator:
 
 def test_a_single_code_is_what_will_be_spoken():
     """Fully hard, the loss is the DiT's own of those codes; soft, it is another."""
-    stage, data = make(heads=False, harden_batches=1), batch(chance())
+    stage, data = make(heads=False, harden_until=0.5), batch(chance())
     soft, _ = stage.loss(data, generator=chance())
+    stage.progress = 0.6
     hard, seen = stage.loss(data, generator=chance())
     assert seen["hardness"] == 1.0
     g = chance()
@@ -83,12 +87,12 @@ def test_a_single_code_is_what_will_be_spoken():
 
 
 def test_only_the_encoder_learns_and_does_so_when_hard():
-    for harden in (1, 10_000):
-        stage, data = make(harden_batches=harden), batch(chance())
+    for progress in (0.0, 1.0):
+        stage, data = make(), batch(chance())
+        stage.progress = progress
         learning = {id(p) for p in stage.trainable()}
         for p in stage.modules.parameters():
             p.requires_grad_(id(p) in learning)
-        stage.modules.batches += 1
         loss, metrics = stage.loss(data, generator=chance())
         loss.backward()
         got = {
@@ -101,16 +105,23 @@ def test_only_the_encoder_learns_and_does_so_when_hard():
         assert metrics["ctc"] > 0 and "lift.weight" in got
 
 
-def test_how_hard_it_is_belongs_to_the_checkpoint():
-    stage = make(harden_batches=4)
-    for expected in (0.0, 0.25, 0.5):
-        _, seen = stage.loss(batch(chance()), generator=chance())
-        assert seen["hardness"] == expected
-    other = make(harden_batches=4)
-    other.modules.load_state_dict(stage.modules.state_dict())
-    with torch.no_grad():  # an evaluation is no step
-        for _ in range(2):
-            assert other.loss(batch(chance()), generator=chance())[1]["hardness"] == 0.75
+def test_it_hardens_with_the_run():
+    stage, seen = make(harden_until=0.5), []
+    for stage.progress in (0.0, 0.25, 0.5, 1.0):
+        seen.append(stage.loss(batch(chance()), generator=chance())[1]["hardness"])
+    assert seen == [0.0, 0.5, 1.0, 1.0]
+    assert make(harden_until=0.0).loss(batch(chance()), generator=chance())[1]["hardness"] == 1.0
+
+
+def test_its_reader_hears_what_the_heads_heard():
+    stage = make()
+    reader = stage.reader(Symbols(tuple("abcd")))
+    modules = stage.modules
+    codes = torch.tensor([1, 7, 40, 3])
+    pieces = Pieces.cut([4], 6)
+    (hidden,) = modules.heads.slots(modules.lift(modules.dit.codes(codes)), pieces)
+    torch.testing.assert_close(reader.logits([codes])[0], modules.heads.ctc(hidden).detach())
+    assert set(stage.parts()) == {"wav2code"}
 
 
 def test_what_does_not_fit_is_refused():

@@ -6,24 +6,26 @@
 Owners of an official checkpoint can speak codes but not make them: its encoder was never published. Here the decoder tells
 which codes it wants to hear. Early, a code is a mixture of embeddings by p, which has a slope everywhere; later a growing
 share of frames is the likeliest code alone, its gradient passed straight to p (Bengio 2013), until mixtures are gone and
-what is learnt is what will be spoken. How far that is lives in a buffer, so a run that was killed goes on where it was.
+what is learnt is what will be spoken.
 
 Letters: B clips, N codes of all clips, C codes to choose among, E width of a code's embedding, D width of the tokenizer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from thinktalk.code2wav.dit import DiT
+from thinktalk.data.speech import LETTERS, Symbols
 from thinktalk.errors import ConfigError
 from thinktalk.layers.linear import Linear
 from thinktalk.training.c1_tokenizer import Speech, TokenizerHeads, content_loss, usage
 from thinktalk.training.c2_flow import FlowConfig, FlowStage, Utterances
+from thinktalk.training.reader import CodeReader
 from thinktalk.training.stage import Stage
 from thinktalk.wav2code.encoder import SpeechTokenizer
 
@@ -38,6 +40,8 @@ class Inverse:
     """Log-mels at 16 kHz, and what was said (used where there are heads)."""
     mels: Sequence[Tensor]
     """(M, frames) natural-log mel of the same clips, as the decoder makes them."""
+    references: Sequence[Tensor] | None = None
+    """(M, T) mel of another recording of each voice; None: a piece of the clip itself."""
     voices: Tensor | None = None
     """(B, speaker_width) `cond` of each voice; None: zeros."""
     codes: Sequence[Tensor] | None = None
@@ -48,8 +52,8 @@ class Inverse:
 class InverseConfig:
     """How the choice hardens."""
 
-    harden_batches: int = 10_000
-    """Batches until every frame is a single code."""
+    harden_until: float = 0.7
+    """Share of the run after which every frame is a single code; 0: from the beginning."""
     ctc_weight: float = 0.3
     """Weight of the content loss."""
     flow: FlowConfig = field(
@@ -67,14 +71,11 @@ class InverseConfig:
 class InverseModules(nn.Module):
     """The encoder to be found, the decoder that is kept, and what listens for content."""
 
-    batches: Tensor
-
     def __init__(self, tokenizer: SpeechTokenizer, dit: DiT, heads: TokenizerHeads | None = None):
         super().__init__()
         self.tokenizer, self.dit, self.heads = tokenizer, dit, heads
         width = tokenizer.config.width
         self.lift = Linear(dit.config.code_width, width) if heads is not None else None
-        self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
 
 
 class InverseStage(Stage):
@@ -87,6 +88,18 @@ class InverseStage(Stage):
         ours, theirs = modules.tokenizer.config, modules.dit.config
         if not ours.choices or ours.first_code + ours.choices > theirs.num_codes + 1:
             raise ConfigError(f"wav2code.choices {ours.choices} from code {ours.first_code}: expected 1 to {theirs.num_codes + 1 - ours.first_code}, the codes of the decoder")  # fmt: skip
+
+    def parts(self) -> Mapping[str, nn.Module]:
+        """The tokenizer."""
+        return {"wav2code": self.modules.tokenizer}
+
+    @torch.no_grad()
+    def reader(self, symbols: Symbols = LETTERS) -> CodeReader:
+        """What reads the decoder's codes aloud, a copy."""
+        modules, config = self.modules, self.modules.tokenizer.config
+        assert modules.heads is not None and modules.lift is not None, "nobody listened for content"
+        table = modules.dit.codes.weight[config.first_code :][: config.choices]
+        return modules.heads.reader(modules.lift(table), symbols)
 
     def trainable(self, **turn: str) -> Iterable[nn.Parameter]:
         """Everything but the decoder."""
@@ -107,16 +120,15 @@ class InverseStage(Stage):
         x_ND, pieces = tokenizer.features(batch.heard.mels)
         logits_NC = tokenizer.choice(x_ND).float()
         index_N = logits_NC.argmax(-1)
-        hardness = min(1.0, float(modules.batches) / self.config.harden_batches)
-        if torch.is_grad_enabled():
-            modules.batches += 1
+        until = self.config.harden_until
+        hardness = min(1.0, self.progress / until) if until else 1.0
         drawn = torch.rand(len(index_N), generator=generator, device=generator.device)
         heard_NE = self._embed(logits_NC, index_N, (drawn < hardness).to(index_N.device))
         repeats = dit.config.repeats
         counts = [min(len(c), mel.shape[1] // repeats) for c, mel in zip(pieces.join(index_N), batch.mels, strict=True)]  # fmt: skip
         codes = [c[:n] + first for c, n in zip(pieces.join(index_N), counts, strict=True)]
         heard = [h[:n] for h, n in zip(pieces.join(heard_NE), counts, strict=True)]
-        spoken = Utterances(codes=codes, mels=batch.mels, voices=batch.voices)
+        spoken = Utterances(codes=codes, mels=batch.mels, references=batch.references, voices=batch.voices)  # fmt: skip
         loss, seen = self.flow.loss_of(spoken, self.flow.draw(spoken, generator), heard=heard)
         metrics = {**seen, **usage(index_N, tokenizer.config.num_codes), "hardness": hardness}
         if modules.heads is not None and modules.lift is not None:

@@ -41,6 +41,7 @@ __all__ = [
     "Weights",
     "content_loss",
     "noisy_copy",
+    "take_ears",
     "usage",
 ]
 
@@ -127,20 +128,12 @@ class TokenizerStage(Stage):
         """Take over an audio encoder that hears: its front and lower layers, and above the codes as many of the next ones
         as there are; the names of what was taken. ConfigError when sizes differ.
         """
-        tokenizer, heads = self.modules.tokenizer, self.modules.heads
-        ours, theirs = tokenizer.config, ears.config
-        for name in ("num_mels", "width", "ffn_width", "num_heads"):
-            if getattr(ours, name) != getattr(theirs, name):
-                raise ConfigError(f"wav2code.{name} {getattr(ours, name)}: expected {getattr(theirs, name)} as the audio encoder has; make them alike, or start without ears")  # fmt: skip
-        given = ears.state_dict()
-        lower = {name: t for name, t in given.items() if name in tokenizer.state_dict() and not name.startswith("norm.")}  # fmt: skip
-        tokenizer.load_state_dict(lower, strict=False)
+        lower = take_ears(self.modules.tokenizer, ears)
+        heads, below = self.modules.heads, self.modules.tokenizer.config.num_layers
         upper = {}
-        for name, tensor in given.items():
-            kind, _, rest = name.partition(".")
-            number, _, inner = rest.partition(".")
-            if kind == "layers" and 0 <= int(number) - ours.num_layers < len(heads.layers):
-                upper[f"layers.{int(number) - ours.num_layers}.{inner}"] = tensor
+        for name, tensor in ears.layers[below : below + len(heads.layers)].state_dict().items():
+            number, _, inner = name.partition(".")
+            upper[f"layers.{number}.{inner}"] = tensor
         heads.load_state_dict(upper, strict=False)
         return sorted([f"tokenizer.{name}" for name in lower] + [f"heads.{name}" for name in upper])
 
@@ -151,12 +144,9 @@ class TokenizerStage(Stage):
     @torch.no_grad()
     def reader(self, symbols: Symbols = LETTERS) -> CodeReader:
         """What reads the codes of this tokenizer aloud, a copy."""
-        tokenizer, heads = self.modules.tokenizer, self.modules.heads
-        assert tokenizer.fsq is not None
-        reader = CodeReader(tokenizer.config, symbols, num_layers=len(heads.layers))
-        reader.listener.load_state_dict({name: t for name, t in heads.state_dict().items() if name in reader.listener.state_dict()})  # fmt: skip
-        reader.table.copy_(tokenizer.fsq.embed(torch.arange(tokenizer.config.num_codes)))
-        return reader.eval().requires_grad_(False)
+        fsq = self.modules.tokenizer.fsq
+        assert fsq is not None
+        return self.modules.heads.reader(fsq.embed(torch.arange(fsq.num_codes)), symbols)
 
     def weight(self, batch: Speech) -> float:
         """Mel frames."""
@@ -200,6 +190,19 @@ class TokenizerStage(Stage):
         loss = F.cross_entropy(logits_NP, target_N, ignore_index=IGNORE, reduction="sum") / known
         right = (logits_NP.argmax(-1) == target_N).sum() / known
         return loss, right.detach()
+
+
+def take_ears(tokenizer: SpeechTokenizer, ears: AudioEncoder) -> list[str]:
+    """Give a tokenizer the front and the lower layers of an audio encoder; their names. ConfigError when sizes differ."""
+    ours, theirs = tokenizer.config, ears.config
+    for name in ("num_mels", "width", "ffn_width", "num_heads"):
+        if getattr(ours, name) != getattr(theirs, name):
+            raise ConfigError(f"wav2code.{name} {getattr(ours, name)}: expected {getattr(theirs, name)} as the audio encoder has; make them alike, or start without ears")  # fmt: skip
+    own = tokenizer.state_dict()
+    # the norm stands above other layers
+    lower = {name: t for name, t in ears.state_dict().items() if name in own and not name.startswith("norm.")}  # fmt: skip
+    tokenizer.load_state_dict(lower, strict=False)
+    return sorted(lower)
 
 
 def content_loss(

@@ -63,6 +63,15 @@ class Listener(nn.Module):
         whole = self.norm(x_ND).unflatten(0, (-1, pool))
         return [clip.flatten(0, 1) for clip in pieces.join(whole)]
 
+    @torch.no_grad()
+    def reader(self, table: Tensor, symbols: Symbols) -> CodeReader:
+        """A copy that reads codes whose embeddings are `table` (codes, D)."""
+        reader = CodeReader(self.config, symbols, num_layers=len(self.layers))
+        own = reader.listener.state_dict()
+        reader.listener.load_state_dict({name: t for name, t in self.state_dict().items() if name in own})  # fmt: skip
+        reader.table.copy_(table)
+        return reader.eval().requires_grad_(False)
+
 
 class CodeReader(nn.Module):
     """Codes -> what they say. `load` it from a run of c1; it learns nothing."""

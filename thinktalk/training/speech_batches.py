@@ -23,12 +23,13 @@ from thinktalk.data.shards import Entry
 from thinktalk.data.speech import LETTERS, Augmentation, Spoken, Symbols, spoken
 from thinktalk.errors import InputError
 from thinktalk.layers.mel import log_mel, speech_mel
+from thinktalk.training.c1_inverse import Inverse
 from thinktalk.training.c1_tokenizer import Speech
 from thinktalk.training.c2_flow import Utterances
 from thinktalk.training.c3_vocoder import Recordings
 from thinktalk.training.parallel import World
 
-__all__ = ["HEARD_HZ", "Alphabet", "Mels", "load", "recordings", "speech", "utterances"]
+__all__ = ["HEARD_HZ", "Alphabet", "Mels", "both", "load", "recordings", "speech", "utterances"]
 
 Sources = Source | Sequence[Source]
 
@@ -141,6 +142,12 @@ def utterances(
     return load(sources, make, _utterances, **options)
 
 
+def both(sources: Sources, alphabet: Alphabet, mels: Mels, **options: Any) -> Loader:
+    """Batches of c1_inverse: speech as it is heard and as it shall be spoken, its codes where they are known."""
+    make = partial(_heard_and_spoken, symbols=alphabet.phones, mels=mels)
+    return load(sources, make, partial(_inverse, voices=alphabet.voices), **options)
+
+
 def recordings(sources: Sources, sample_rate: int, **options: Any) -> Loader:
     """Batches of c3: sound at the vocoder's rate."""
     return load(sources, partial(_sound, sample_rate=sample_rate), Recordings, **options)
@@ -176,6 +183,23 @@ def _coded(
 def _utterances(items: Sequence[tuple[Tensor, Tensor, Tensor]]) -> Utterances:
     codes, mels, references = zip(*items, strict=True)
     return Utterances(codes=codes, mels=mels, references=references)
+
+
+def _heard_and_spoken(
+    sample: Sample, generator: torch.Generator, *, symbols: Symbols, mels: Mels
+) -> tuple[Spoken, Tensor, Tensor]:
+    """What is said, its mel (M, T), and that of another recording of the voice."""
+    said = spoken(sample, generator, sample_rate=HEARD_HZ, symbols=symbols, letters=True)
+    return said, mels.of(sample), mels.of_another(sample, generator)
+
+
+def _inverse(
+    items: Sequence[tuple[Spoken, Tensor, Tensor]], *, voices: Mapping[str, int]
+) -> Inverse:
+    said, mels, references = zip(*items, strict=True)
+    codes = [item.codes for item in said]
+    known = all(c is not None for c in codes)
+    return Inverse(heard=_speech(said, voices=voices), mels=mels, references=references, codes=codes if known else None)  # fmt: skip
 
 
 def _sound(sample: Sample, generator: torch.Generator, *, sample_rate: int) -> Tensor:
