@@ -25,7 +25,7 @@ class EarsRecipe(ModelRecipe):
     out: str = "out/i1_ears"
     steps: int = 20_000
     shards: str = "corpus/train-*.tar"
-    """Shards of speech, a pattern."""
+    """Shards of speech, a pattern, or several with commas between."""
     batch_seconds: float = 60.0
     """Sound in a batch."""
     workers: int = 0
@@ -34,9 +34,13 @@ class EarsRecipe(ModelRecipe):
     ears: EarsConfig = field(default_factory=EarsConfig)
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=1e-3, beta2=0.98, ema=0.999))
 
+    def source(self) -> Source:
+        """The speech."""
+        return Source([path for path in self.shards.split(",") if path])
+
     def stage(self) -> EarsStage:
         """The encoder of `start`, and heads as large as the corpus' alphabet."""
-        alphabet = speech_batches.Alphabet(Source(self.shards))
+        alphabet = speech_batches.Alphabet(self.source())
         encoder = self.load("audio").audio
         torch.manual_seed(self.seed)
         phones = len(alphabet.phones) + 1 if len(alphabet.phones) else 0
@@ -44,7 +48,7 @@ class EarsRecipe(ModelRecipe):
 
     def data(self, world: World) -> Loader:
         """This rank's speech, each time as it might have sounded elsewhere."""
-        source = Source(self.shards)
+        source = self.source()
         return speech_batches.speech(
             source, speech_batches.Alphabet(source), augmentation=self.augmentation,
             batch_seconds=self.batch_seconds, seed=self.seed, world=world, workers=self.workers,
