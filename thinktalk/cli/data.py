@@ -9,7 +9,7 @@ import sys
 import tempfile
 from typing import TYPE_CHECKING, Any
 
-from thinktalk.cli import data_codes
+from thinktalk.cli import data_codes, data_speech
 from thinktalk.cli.options import positive
 from thinktalk.errors import InputError
 
@@ -26,6 +26,10 @@ FAULTS_SHOWN = 20
 WORLDS = {
     "text": "sums, spelling, facts, memory",
     "pictures": "shapes and digits",
+    "objects": "things from packages, fetched once",
+    "sounds": "which, how many, rising or falling",
+    "videos": "direction, order, counts",
+    "omni": "which of them made the sound, before or after the hit",
 }
 """Modules of data/synth that ask questions, and about what."""
 
@@ -41,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = make.add_mutually_exclusive_group(required=True)
     what.add_argument("--corpus", metavar="DIR", help="recordings with their transcripts")
     what.add_argument("--chats", nargs="+", metavar="FILE", help="JSON lines as ms-swift and LLaMA-Factory take them")  # fmt: skip
-    what.add_argument("--world", choices=[*WORLDS], help="; ".join(f"{name}: {about}" for name, about in WORLDS.items()))  # fmt: skip
+    what.add_argument("--world", choices=[*WORLDS, "speech"], help="; ".join(f"{name}: {about}" for name, about in WORLDS.items()) + "; speech: see below")  # fmt: skip
     make.add_argument("--out", required=True, metavar="DIR", help="where the shards go")
     make.add_argument("--root", metavar="DIR", help="where the media of chats lie (default: beside each file)")  # fmt: skip
     make.add_argument("--voice", metavar="V", help="who speaks (default: the recording's folder)")
@@ -58,6 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="size of a tar of recordings or chats",
     )
+    data_speech.add_arguments(make)
     data_codes.add_arguments(actions.add_parser("codes", parents=[shared], help="the same shards with the codes of all speech"))  # fmt: skip
     check = actions.add_parser("check", parents=[shared], help="name what cannot be used")
     check.add_argument("paths", nargs="+", metavar="TAR|DIR")
@@ -79,6 +84,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _make(args: argparse.Namespace) -> int:
     """Recordings, conversations or a world."""
+    if args.world == "speech":
+        return data_speech.run(args)
     return _make_world(args) if args.world else _make_of_files(args)
 
 

@@ -16,7 +16,7 @@ import os
 import random
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from thinktalk.data.prompts import SPLITS, split_of
 from thinktalk.data.shards import ShardWriter
 from thinktalk.errors import ConfigError, InputError
 
-__all__ = ["Item", "World", "draw_item", "fill", "make_world", "record_of"]
+__all__ = ["Item", "World", "begun", "draw_item", "fill", "make_world", "record_of"]
 
 TRIES = 1000  # draws before a split is taken to be without contents
 SHARD_SAMPLES = 1000
@@ -52,8 +52,8 @@ class Item:
     """Knowledge: it is in every split, since nobody can guess it; only wordings and voices are held out."""
     parts: Sequence[Mapping[str, Any]] = ()
     """Media of the question as messages name them; the pictures of `pixels` where there are none."""
-    facts: Mapping[str, Any] = field(default_factory=dict)
-    """What is to be seen or heard, as further fields of the record: things, events, seconds, style."""
+    facts: Mapping[str, Any] | Callable[[], Mapping[str, Any]] = field(default_factory=dict)
+    """What is to be seen or heard, as further fields of the record: things, events, seconds, style; or what makes them."""
     held: bool = False
     """For the test alone: drawn in a style, or from a picture, that nobody trains with."""
 
@@ -90,7 +90,7 @@ def record_of(item: Item, split: str, draw: random.Random) -> dict:
         ],
         "task": item.skill,
         "source": "synth",
-        **item.facts,
+        **(item.facts() if callable(item.facts) else item.facts),
     }
     return record | ({"pixels": {n: list(p) for n, p in item.pixels.items()}} if item.pixels else {})  # fmt: skip
 
@@ -114,7 +114,7 @@ def make_world(
         raise ConfigError(f"splits {sorted(unknown)} are unknown; have {', '.join(names)}")
     skills: Counter[str] = Counter()
     plan = {"seed": seed, "shard_samples": shard_samples, "counts": {n: counts.get(n, 0) for n in names}}  # fmt: skip
-    with _begun(Path(out), {"world": _name(world), **plan}):
+    with begun(Path(out), {"world": _name(world), **plan}):
         paths = []
         for split in names:
             for shard, first in enumerate(range(0, counts.get(split, 0), shard_samples)):
@@ -139,8 +139,8 @@ def _write(world: World, path: Path, split: str, size: int, first: int, draw: ra
 
 
 @contextlib.contextmanager
-def _begun(out: Path, plan: dict[str, Any]):
-    """OUT/world.json says what is made here; it is gone again when nothing was."""
+def begun(out: Path, plan: dict[str, Any]) -> Iterator[None]:
+    """OUT/world.json says what is made here; it is gone again when nothing was. Errors: InputError as make_world."""
     path = out / "world.json"
     shards = sorted(out.glob("*.tar")) if out.is_dir() else []
     try:
