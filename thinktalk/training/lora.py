@@ -89,16 +89,17 @@ def add_lora(module: nn.Module, config: LoraConfig) -> list[str]:
     A is drawn from torch's generator. Errors: ConfigError for a target that no layer has.
     """
     targets = [name.strip() for name in config.targets.split(",") if name.strip()]
-    found: dict[str, list[str]] = {target: [] for target in targets}
-    for path, child in list(module.named_modules()):
+    inside = [n for n, m in module.named_modules() if isinstance(m, nn.Linear) and re.match(r"(.*\.)?layers\.\d+\.", n)]  # fmt: skip
+    names = {path.rpartition(".")[2] for path in inside}
+    if missing := [t for t in targets if t not in names] or ([] if targets else ["none"]):
+        raise ConfigError(f"lora.targets {', '.join(missing)}: no layer is called so; have {', '.join(sorted(names))}")  # fmt: skip
+    chosen = [path for path in inside if path.rpartition(".")[2] in targets]
+    for path in chosen:
         parent, _, name = path.rpartition(".")
-        if name in found and isinstance(child, nn.Linear) and re.match(r"(.*\.)?layers\.\d+\.", path):  # fmt: skip
-            setattr(module.get_submodule(parent), name, LoraLinear(child, config))
-            found[name].append(path)
-    if missing := [target for target in targets if not found[target]] or (not targets and ["none"]):
-        names = sorted({n.rpartition(".")[2] for n, m in module.named_modules() if isinstance(m, nn.Linear)} - {"base", "lm_head"})  # fmt: skip
-        raise ConfigError(f"lora.targets {', '.join(missing)}: no layer is called so; have {', '.join(names)}")  # fmt: skip
-    return [path for paths in found.values() for path in paths]
+        base = module.get_submodule(path)
+        assert isinstance(base, nn.Linear)
+        setattr(module.get_submodule(parent), name, LoraLinear(base, config))
+    return chosen
 
 
 def merged(module: nn.Module) -> nn.Module:
