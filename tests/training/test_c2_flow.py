@@ -11,8 +11,9 @@ import torch
 from thinktalk.code2wav.dit import DiT
 from thinktalk.code2wav.flow import sample_many
 from thinktalk.code2wav.speaker import Voice
-from thinktalk.config import DiTConfig, SpeakerEncoderConfig
-from thinktalk.training.c2_flow import FlowConfig, FlowStage, Utterances, hide
+from thinktalk.config import DiTConfig, SpeakerEncoderConfig, Wav2CodeConfig
+from thinktalk.training.c2_flow import FlowConfig, FlowStage, Utterances, begin, hide
+from thinktalk.wav2code.encoder import SpeechTokenizer
 
 CONFIG = DiTConfig(
     width=32, num_layers=3, num_heads=2, head_dim=16, code_width=16, num_codes=40, num_mels=16, block_frames=4,
@@ -163,6 +164,60 @@ def test_one_batch_is_learnt_by_heart():
         optimiser.step()
         losses.append(loss.item())
     assert losses[-1] < 0.4 * losses[0] and "start" in metrics
+
+
+def test_the_draft_hears_codes_and_voices_alone_and_fades():
+    stage, data = make(draft_until=0.5, free_share=0.3), batch(references=True)
+    draw = draw_of(stage, data)
+    flow = stage.loss_of(data, draw)[1]["flow"].item()
+    seen = {}
+    for stage.progress in (0.0, 0.25, 0.5, 1.0):
+        loss, metrics = stage.loss_of(data, draw)
+        assert ("draft" in metrics) == (stage.progress < 0.5)
+        seen[stage.progress] = (loss.item() - flow) / float(metrics.get("draft", 1.0))
+    assert seen == pytest.approx({0.0: 1.0, 0.25: 0.5, 0.5: 0.0, 1.0: 0.0}, abs=1e-5)
+    stage.progress = 0.0
+
+    def draft(data, draw) -> float:
+        return stage.loss_of(data, draw)[1]["draft"].item()
+
+    before = draft(data, draw)
+    other = replace(draw, noise=[2 * x for x in draw.noise], times=1 - draw.times)
+    assert draft(data, other) == before  # neither noise nor time
+    assert draft(replace(data, codes=[c % 40 + 1 for c in data.codes]), draw) != before
+    assert draft(replace(data, mels=[m + 1 for m in data.mels]), draw) != before
+    # who is free of codes is not asked what they say
+    asked = next(i for i, free in enumerate(draw.free) if free)
+    moved = [m + (i == asked) for i, m in enumerate(data.mels)]
+    assert draft(replace(data, mels=moved), draw) == before
+    stage.loss_of(data, draw)[0].backward()
+    draft_head = stage.modules.draft
+    assert (
+        draft_head.num_layers == 2 and draft_head.out.weight.grad.any()
+    )  # layer 1 hears the next block
+    assert not any(name.startswith("draft") for name in dict(stage.parts()["dit"].named_parameters()))  # fmt: skip
+
+
+def test_a_flow_begins_with_the_mean_and_with_codes_in_their_order():
+    stage, mean = make(draft_until=0.3), torch.randn(16) - 6
+    tokenizer = SpeechTokenizer(Wav2CodeConfig(num_mels=16, width=16, num_layers=0, num_heads=2, ffn_width=16, levels=(8, 5)))  # fmt: skip
+    torch.manual_seed(1)
+    begin(stage.modules, tokenizer=tokenizer, mean_mel=mean)
+    dit, data = stage.modules.dit, batch()
+    voice = Voice("v", torch.zeros(1, 8), torch.zeros(1, 9, 16), 0)
+    condition = dit.condition([data.codes[0]], [voice], guided=False)
+    x = condition.blocks.pack([data.mels[0].T])
+    velocity = dit(x, dit.modulate(torch.tensor([0.4])).at(0), condition)
+    torch.testing.assert_close(velocity, mean.expand_as(velocity))
+    codes = dit.codes.weight[1:41].detach()
+    assert 0.8 < codes.std() < 1.2
+    grid = tokenizer.fsq.grid(torch.arange(40)) / tokenizer.fsq.grid(torch.arange(40)).std(0)
+    pairs = torch.stack([torch.cdist(grid, grid).flatten(), torch.cdist(codes, codes).flatten()])
+    # half of each embedding is its neighbours'; without begin the correlation is the diagonal's alone
+    assert torch.corrcoef(pairs)[0, 1] > 0.7
+    drawn = torch.randn(40, 16)
+    other = torch.stack([pairs[0], torch.cdist(drawn, drawn).flatten()])
+    assert torch.corrcoef(other)[0, 1] < 0.5
 
 
 TABLE = torch.randn(3, 16, generator=torch.Generator().manual_seed(0))

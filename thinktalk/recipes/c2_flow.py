@@ -41,13 +41,16 @@ class FlowRecipe(CodecRecipe):
     def stage(self) -> FlowStage:
         """The DiT."""
         torch.manual_seed(self.seed)
-        if self.fresh:
-            dit = DiT(self.code2wav().dit)
-            begin(dit, self.wav2code() if self.config().wav2code is not None else None)
-        else:
+        if not self.fresh:
             dit = copy.deepcopy(self.load("dit").dit)
             assert dit is not None
-        return FlowStage(dit.requires_grad_(), self.flow)
+            return FlowStage(dit.requires_grad_(), self.flow)
+        config = self.code2wav()
+        stage = FlowStage(DiT(config.dit), self.flow)
+        tokenizer = self.wav2code() if self.config().wav2code is not None else None
+        mean = speech_batches.Mels(self.sources(coded=True), config.mel).mean()
+        begin(stage.modules, tokenizer=tokenizer, mean_mel=mean)
+        return stage
 
     def data(self, world: World) -> Loader:
         """This rank's utterances, each voice shown by another recording of it."""

@@ -254,13 +254,23 @@ def _mean(error_PF: Tensor, asked_PF: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def begin(dit: DiT, tokenizer: SpeechTokenizer | None = None) -> None:
-    """How a flow is begun: every layer as nothing (AdaLN-zero, Peebles & Xie 2023), and codes that are near each other on the
-    tokenizer's grid alike; drawn from torch's own generator.
+def begin(
+    modules: FlowModules,
+    *,
+    tokenizer: SpeechTokenizer | None = None,
+    mean_mel: Tensor | None = None,
+) -> None:
+    """How a flow is begun: every layer as nothing (AdaLN-zero, Peebles & Xie 2023), what comes out as the mean mel (M,) of
+    speech, and codes that are near each other on the tokenizer's grid alike; drawn from torch's own generator.
     """
+    dit = modules.dit
     for zero in (*(layer.modulation for layer in dit.layers), dit.modulation, dit.output):
         nn.init.zeros_(zero.weight)
         nn.init.zeros_(zero.bias)
+    if mean_mel is not None:
+        # log-mels lie around -6: bands would wait thousands of steps for a bias to walk there
+        for out in (dit.output, *([modules.draft.out] if modules.draft is not None else [])):
+            out.bias.copy_(mean_mel)
     if tokenizer is None or tokenizer.fsq is None:
         return
     first, count = tokenizer.config.first_code, tokenizer.config.num_codes

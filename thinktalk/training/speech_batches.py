@@ -6,6 +6,7 @@ hearing only: what shall be spoken is learnt from recordings as they are.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -85,6 +86,12 @@ class Mels:
         number = int(torch.randint(others, (), generator=generator))
         # the last one stands in for this one
         return self.of(same[number] if same[number].where != sample.where else same[others])
+
+    def mean(self, *, most: int = 64) -> Tensor:
+        """Mean mel (M,) of some recordings of all voices in turn."""
+        turns = zip(*(itertools.islice(itertools.cycle(same), most) for same in self.of_voice.values()), strict=True)  # fmt: skip
+        some = list(dict.fromkeys(itertools.islice(itertools.chain.from_iterable(turns), most)))
+        return torch.cat([self.of(entry) for entry in some], 1).mean(1)
 
     def typical(self, voice: str, frames: int) -> Tensor:
         """Mel (M, T) of the recording of a voice that lasts most nearly `frames`, and no more of it than that."""
