@@ -23,7 +23,7 @@ from thinktalk.pipeline import Options, embed, recite, talk
 from thinktalk.training import judges, mining
 from thinktalk.training.judges import Heard, Listens, Reads, judge_of
 from thinktalk.training.k1_icl import Context, InContext, Sentences
-from thinktalk.training.mining import Mined, mine, say
+from thinktalk.training.mining import Mined, mine, say, speak
 from thinktalk.training.reader import CodeReader
 from thinktalk.training.scoring import MiningConfig, Said, best_and_worst, score
 from thinktalk.training.talker_batches import Prefers, talker_cost
@@ -153,7 +153,7 @@ def test_pairs_are_found_written_and_read_again(world, tmp_path, monkeypatch):
     monkeypatch.setattr(mining, "say", lambda *a, **k: pytest.fail("it was there"))
     assert mine(model, source, make, judge, tmp_path, config, seed=1) == found
     monkeypatch.setattr(mining, "say", fake_say)
-    (tmp_path / "pairs-0-00001.json").unlink()
+    (tmp_path / "pairs-0of1-00001.json").unlink()
     assert mine(model, source, make, judge, tmp_path, config, seed=1) == found
     assert {p.name: p.read_bytes() for p in sorted(tmp_path.glob("*.tar"))} == shards
     with pytest.raises(ConfigError, match="made with other numbers"):
@@ -167,7 +167,25 @@ def test_ranks_share_the_tasks(world, tmp_path, monkeypatch):
     config = replace(CONFIG, prompts=30)
     parts = [mine(model, source, make, judge, tmp_path, config, rank=r, ranks=2) for r in (0, 1)]
     assert sum(parts, Mined()).tried == 30 and {p.tried for p in parts} == {15}
-    assert len(list(tmp_path.glob("*.json"))) == 2
+    assert len(list(tmp_path.glob("pairs-?of2-00000.json"))) == 2
+
+
+def test_answers_are_spoken_once_in_voices_that_take_turns(world, tmp_path, monkeypatch):
+    """What did not stop is left out; the shards are dialogues like any other."""
+
+    def once(model, make, tasks, *, times, options):
+        assert times == 1 and options.generation == model.config.generation
+        return [[Said([len(t.text), 7], len(t.text) < 20)] for t in tasks]
+
+    monkeypatch.setattr(mining, "say", once)
+    model, make, source = world
+    found = speak(model, source, make, ["Ethan"], tmp_path, rows=5)
+    spoken = Source(str(tmp_path / "*.tar"), measure=talker_cost)
+    assert found.tried == len(source) and found.pairs == len(spoken) > 0
+    for entry in spoken.entries:
+        task = make.task(parse(entry), torch.Generator())
+        assert task.codes == [len(task.text), 7] and len(task.text) < 20
+        assert task.voice in {voice for voice, text in SENTENCES if text == task.text}
 
 
 # -------------------------------------------------------------------------------------------------------------- judges

@@ -13,7 +13,7 @@ from pathlib import Path
 from thinktalk.code2wav.speaker import Voice
 from thinktalk.data.loader import Loader
 from thinktalk.errors import ConfigError, InputError
-from thinktalk.recipes.talker_recipe import TalkerRecipe, source
+from thinktalk.recipes.talker_recipe import TalkerRecipe, has_words, source
 from thinktalk.training.judges import judge_of
 from thinktalk.training.k1_icl import InContext, Sentences
 from thinktalk.training.k2_dpo import GUARDED, PreferenceStage
@@ -59,7 +59,7 @@ class PreferenceRecipe(TalkerRecipe):
         model = self.model().to(world.device)
         rate = float(self._code2wav().codes_per_second)
         judge = judge_of(self.judge, codes_per_second=rate, speaker=self._speaker)
-        sources = self.sources()
+        sources = self.sources(has_words)
         sentences, total = Sentences.of(sources), Mined()
         for number, some in enumerate(sources):
             make = InContext(self.kit(), sentences, self.context)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
+from thinktalk.code2wav.speaker import Voice
+from thinktalk.data.coding import fingerprint
 from thinktalk.data.loader import Loader
 from thinktalk.data.mixture import Source
 from thinktalk.recipes.recipe import ModelRecipe
@@ -14,9 +18,11 @@ from thinktalk.training.parallel import World
 from thinktalk.training.talker_batches import Kit, talker_cost
 from thinktalk.training.talker_stage import TalkerStage
 from thinktalk.weights.model import OmniModel
-from thinktalk.weights.voices import load_voices
+from thinktalk.weights.voices import own_voices
 
-__all__ = ["TalkerRecipe"]
+__all__ = ["TalkerRecipe", "has_codes", "has_words", "source"]
+
+Keep = Callable[[Mapping[str, Any]], bool]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,13 +59,19 @@ class TalkerRecipe(ModelRecipe):
     def kit(self) -> Kit:
         """What turns samples into lines: tokenizer, configuration and the tokens of the checkpoint's voices."""
         config = self.config()
-        voices = load_voices(self.directory(), config)
-        return Kit.of(config, voices, self.tokenizer(), max_codes=self.max_codes)
+        by = fingerprint(self.wav2code()) if config.wav2code is not None else None
+        return Kit.of(
+            config, self.voices_known(), self.tokenizer(), max_codes=self.max_codes, codes_by=by
+        )
 
-    def sources(self) -> list[Source]:
-        """Sentences, and dialogues where there are any."""
+    def voices_known(self) -> dict[str, Voice]:
+        """The voices that have a token."""
+        return own_voices(self.directory(), self.config())
+
+    def sources(self, keep: Keep | None = None) -> list[Source]:
+        """Sentences, and dialogues where there are any; what has codes, where `keep` does not say otherwise."""
         pairs = ((self.shards, 1.0), (self.dialogues, self.dialogue_weight))
-        return [source(paths, weight) for paths, weight in pairs if paths]
+        return [source(paths, weight, keep or has_codes) for paths, weight in pairs if paths]
 
     def data(self, world: World) -> Loader:
         """This rank's lines."""
@@ -74,6 +86,16 @@ class TalkerRecipe(ModelRecipe):
         )  # fmt: skip
 
 
-def source(paths: str, weight: float = 1.0) -> Source:
+def source(paths: str, weight: float = 1.0, keep: Keep | None = None) -> Source:
     """Shards by their patterns, planned by the Talker's tokens."""
-    return Source([p.strip() for p in paths.split(",") if p.strip()], weight=weight, measure=talker_cost)  # fmt: skip
+    return Source([p.strip() for p in paths.split(",") if p.strip()], weight=weight, measure=talker_cost, keep=keep)  # fmt: skip
+
+
+def has_codes(record: Mapping[str, Any]) -> bool:
+    """Whether there is speech to be learned."""
+    return bool(record.get("answer_codes") if record.get("messages") else record.get("codes"))
+
+
+def has_words(record: Mapping[str, Any]) -> bool:
+    """Whether there is something to be said."""
+    return bool(record.get("messages") or record.get("text"))

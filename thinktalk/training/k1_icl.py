@@ -86,6 +86,7 @@ class InContext:
 
     def __call__(self, sample: Sample, generator: torch.Generator) -> Line:
         """Errors: InputError (no codes, no text, media that cannot be read)."""
+        self.kit.check(sample)
         if self.fixed:
             generator = torch.Generator().manual_seed(_seed(sample.where))
         task = self.task(sample, generator)

@@ -1,5 +1,7 @@
 """Mining: the Talker says the same thing several times, a judge listens, and the best and the worst become a preference.
 
+    mine     what k2 learns from         speak     what k0 learns from: answers said once, as they come
+
     tasks --pipeline.embed, recite, talk (samples times)--> codes --judge--> words, pauses --score--> error of each
     the best against the worst, when they are far enough apart  -->  shards with `chosen` and `rejected`
 
@@ -10,7 +12,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,8 +31,9 @@ from thinktalk.training.k1_icl import InContext
 from thinktalk.training.scoring import MiningConfig, Said, Score, best_and_worst, score
 from thinktalk.training.talker_batches import Task
 from thinktalk.weights.hf import OmniModel
+from thinktalk.weights.store import atomic_write
 
-__all__ = ["Mined", "mine", "say", "write_pairs"]
+__all__ = ["Mined", "limit_of", "mine", "say", "speak"]
 
 CHUNK = 64  # prompts whose pairs are written together
 LETTERS_PER_SECOND = 7.0  # half as fast as people speak: what takes longer does not stop any more
@@ -44,6 +47,7 @@ class Mined:
     tried: int = 0
     """Tasks."""
     pairs: int = 0
+    """Of them, those that gave something to learn."""
     passed_by: int = 0
     """Samples that could not be used."""
     error: float = 0.0
@@ -113,38 +117,100 @@ def mine(
     ranks: int = 1,
     watch: Callable[[Mined], None] = lambda mined: None,
 ) -> Mined:
-    """Write preferences of this rank's tasks into `directory`, pairs-RANK-CHUNK-00000.tar; those already there stay.
+    """Write preferences of this rank's tasks into `directory`, one shard a chunk; those already there stay.
 
     Errors: ConfigError where the directory holds a search with other numbers.
     """
-    directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
+
+    def work(entries: Sequence[Entry], prefix: Path, seed: int) -> Mined:
+        return _mine_chunk(model, entries, make, judge, config, prefix, seed=seed)
+
+    asked = {"samples": len(source), **asdict(config)}
     order = source.order(seed, 0, 0)[: config.prompts][rank::ranks]
+    entries = [source.entries[n] for n in order]
+    prefix = Path(directory) / f"pairs-{rank}of{ranks}"
+    return _in_chunks(entries, prefix, asked, work, seed=seed * ranks + rank, watch=watch)
+
+
+def speak(
+    model: OmniModel,
+    source: Source,
+    make: InContext,
+    voices: Sequence[str],
+    directory: str | Path,
+    *,
+    rows: int = 16,
+    seed: int = 0,
+    rank: int = 0,
+    ranks: int = 1,
+    watch: Callable[[Mined], None] = lambda mined: None,
+) -> Mined:
+    """Write this rank's dialogues with the codes that the model says their answers in, in one of `voices` where none is told.
+
+    Sampled as when people listen; what did not stop is left out (`pairs` counts what is written). Errors as `mine`.
+    """
+
+    def work(entries: Sequence[Entry], prefix: Path, seed: int) -> Mined:
+        tasks, passed_by = _tasks(entries, make, seed)
+        tasks = [t if t.voice else replace(t, voice=voices[n % len(voices)]) for n, t in enumerate(tasks)]  # fmt: skip
+        tasks.sort(key=lambda task: len(task.text))
+        said = []
+        for start in range(0, len(tasks), rows):
+            some = tasks[start : start + rows]
+            options = Options(generation=model.config.generation, seed=seed * 131 + start)
+            each = say(model, make, some, times=1, options=options)
+            said += [(t, one) for t, (one,) in zip(some, each, strict=True) if one.complete and one.codes]  # fmt: skip
+        _write(prefix, [(task, {"answer_codes": one.codes}) for task, one in said])
+        return Mined(len(tasks), len(said), passed_by)
+
+    entries = [source.entries[n] for n in range(len(source))][rank::ranks]
+    asked = {"samples": len(source), "voices": list(voices), "rows": rows}
+    prefix = Path(directory) / f"spoken-{rank}of{ranks}"
+    return _in_chunks(entries, prefix, asked, work, seed=seed * ranks + rank, watch=watch)
+
+
+def _in_chunks(
+    entries: Sequence[Entry],
+    prefix: Path,
+    asked: Mapping[str, Any],
+    work: Callable[[Sequence[Entry], Path, int], Mined],
+    *,
+    seed: int,
+    watch: Callable[[Mined], None],
+) -> Mined:
+    """Work through entries; a chunk that has its note is there, one without is made anew.
+
+    Errors: ConfigError where the note is of other numbers.
+    """
+    prefix.parent.mkdir(parents=True, exist_ok=True)
+    asked = json.loads(json.dumps({"seed": seed, "chunk": CHUNK, **asked}))
     total = Mined()
-    for number, start in enumerate(range(0, len(order), CHUNK)):
-        note = directory / f"pairs-{rank}-{number:05d}.json"
-        asked = {"seed": seed, "ranks": ranks, "samples": len(source), **asdict(config)}
-        asked = json.loads(json.dumps(asked))
+    for number, start in enumerate(range(0, len(entries), CHUNK)):
+        part = prefix.with_name(f"{prefix.name}-{number:05d}")
+        note = part.with_name(f"{part.name}.json")
         if note.exists():
             held = json.loads(note.read_text())
             if held["asked"] != asked:
-                raise ConfigError(f"{note}: was made with other numbers; give the same mining, seed, shards and ranks, or another out")  # fmt: skip
-            found = Mined(**held["found"])
+                raise ConfigError(f"{note}: was made with other numbers; give the same ones, seed, shards and ranks, or another out")  # fmt: skip
+            total += Mined(**held["found"])
         else:
-            entries = [source.entries[n] for n in order[start : start + CHUNK]]
-            found = _mine_chunk(model, entries, make, judge, config, note, seed=seed + 7919 * number + rank)  # fmt: skip
-            note.write_text(json.dumps({"asked": asked, "found": asdict(found)}) + "\n")
-        total += found
+            for left in part.parent.glob(
+                f"{part.name}-[0-9]*.tar"
+            ):  # of a run that was stopped here
+                left.unlink()
+            found = work(entries[start : start + CHUNK], part, seed * 7919 + number)
+            atomic_write(
+                note, (json.dumps({"asked": asked, "found": asdict(found)}) + "\n").encode()
+            )
+            total += found
         watch(total)
     return total
 
 
 def _mine_chunk(
-    model: OmniModel, entries: Sequence[Entry], make: InContext, judge: Judge, config: MiningConfig, note: Path, *, seed: int
+    model: OmniModel, entries: Sequence[Entry], make: InContext, judge: Judge, config: MiningConfig, prefix: Path, *, seed: int
 ) -> Mined:  # fmt: skip
-    """The preferences of some entries, into the shard beside `note`."""
-    for left in note.parent.glob(f"{note.stem}-[0-9]*.tar"):  # of a search that was stopped here
-        left.unlink()
+    """The preferences of some entries, into one shard."""
     tasks, passed_by = _tasks(entries, make, seed)
     found = Mined(passed_by=passed_by)
     generation = replace(
@@ -164,9 +230,20 @@ def _mine_chunk(
             errors = [one.error for one in scores]
             found += Mined(1, chosen is not None, 0, float(np.mean(errors)), min(errors))
             if chosen is not None:
-                pairs.append((task, *((said[n], scores[n]) for n in chosen)))
-    write_pairs(note.with_suffix(""), pairs)
+                best, worst = ((said[n], scores[n]) for n in chosen)
+                pairs.append((task, {**_noted("chosen", *best), **_noted("rejected", *worst)}))
+    _write(prefix, pairs)
     return found
+
+
+def _noted(which: str, said: Said, scored: Score) -> dict[str, Any]:
+    """Fields of one of the two."""
+    return {
+        which: said.codes,
+        f"{which}_complete": said.complete,
+        f"{which}_error": round(scored.error, 4),
+        f"{which}_heard": scored.heard,
+    }
 
 
 def _tasks(entries: Sequence[Entry], make: InContext, seed: int) -> tuple[list[Task], int]:
@@ -183,22 +260,13 @@ def _tasks(entries: Sequence[Entry], make: InContext, seed: int) -> tuple[list[T
     return tasks, len(entries) - len(tasks)
 
 
-def write_pairs(
-    prefix: Path, pairs: Sequence[tuple[Task, tuple[Said, Score], tuple[Said, Score]]]
-) -> None:
-    """Shards PREFIX-00000.tar of preferences; each has what is asked, its media and both ways to say the answer."""
+def _write(prefix: Path, tasks: Sequence[tuple[Task, Mapping[str, Any]]]) -> None:
+    """Shards PREFIX-00000.tar: what is asked, its media, and what was found of the answer."""
     with ShardWriter(prefix) as writer:
-        for number, (task, *both) in enumerate(pairs):
-            record: dict[str, Any] = {"messages": task.messages, "text": task.text}
+        for number, (task, found) in enumerate(tasks):
+            record: dict[str, Any] = {"messages": task.messages, "text": task.text, **found}
             if task.voice:
                 record["answer_voice"] = task.voice
-            for which, (said, scored) in zip(("chosen", "rejected"), both, strict=True):
-                record |= {
-                    which: said.codes,
-                    f"{which}_complete": said.complete,
-                    f"{which}_error": round(scored.error, 4),
-                    f"{which}_heard": scored.heard,
-                }
             named = {p.get(p["type"]) for m in task.messages if not isinstance(m["content"], str) for p in m["content"]}  # fmt: skip
             media = {name: content for name, content in task.media.items() if name in named}
             content = json.dumps(record, ensure_ascii=False).encode()

@@ -92,6 +92,8 @@ class Kit:
     """Token of each voice that has one."""
     max_codes: int = 2000
     """Longer speech is passed by."""
+    codes_by: str | None = None
+    """Fingerprint of the tokenizer whose codes are learned (data/coding.py); None takes any."""
 
     @classmethod
     def of(
@@ -108,6 +110,12 @@ class Kit:
         """The token of a voice that has none of its own (the Thinker's text start, which nothing else uses)."""
         assert self.config.talker is not None
         return self.config.talker.text_start
+
+    def check(self, sample: Sample) -> None:
+        """InputError where the sample has codes of another tokenizer: they say something else."""
+        told = sample.record.get("codes_by")
+        if self.codes_by is not None and told is not None and told != self.codes_by:
+            raise InputError(f"{sample.where}: has codes of the tokenizer {told}, expected {self.codes_by}; make them anew with: thinktalk data codes")  # fmt: skip
 
     def prompt(self, task: Task) -> tuple[Prompt, list[int]]:
         """What the Thinker reads and answers, as when it runs. Errors: InputError (media, no words)."""
