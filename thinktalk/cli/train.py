@@ -14,6 +14,9 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from thinktalk.cli.options import positive
+from thinktalk.cli.train_memory import tell
+
 if TYPE_CHECKING:
     from thinktalk.recipes.recipe import Making, Recipe
     from thinktalk.training.loop import Trainer
@@ -25,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("recipe", metavar="RECIPE", nargs="?", help="name of a recipe; without one, they are listed")  # fmt: skip
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="change a number of the recipe, such as optim.lr=3e-4; as often as you like")  # fmt: skip
     parser.add_argument("--out", default=None, metavar="DIR", help="directory of the run (default: the recipe's)")  # fmt: skip
+    parser.add_argument("--memory", type=positive, default=None, metavar="GPUS", help="of s1 recipes: print what each of so many GPUs must hold, and start nothing")  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print exactly one JSON object")
 
 
@@ -36,6 +40,8 @@ def run(args: argparse.Namespace) -> int:
         return 0
     settings = [*args.set, *([f"out={args.out}"] if args.out is not None else [])]
     recipe = change(find_recipe(args.recipe), settings)
+    if args.memory is not None:
+        return tell(recipe, args)
     return _make(recipe, args) if isinstance(recipe, Making) else _train(recipe, args)
 
 

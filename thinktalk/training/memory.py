@@ -129,21 +129,19 @@ def _all(*modules: nn.Module) -> Iterable[nn.Parameter]:
 
 
 def _gathered(thinker: Thinker, towers: Iterable[nn.Module], tuning: Tuning) -> int:
-    """FSDP2: the block at work and the next one, and what is in no block (embedding, head) from forward to backward.
+    """FSDP2: the block at work and the next one, and what is in no block (embedding, head, encoders) all the time.
 
     Gradients of either are whole once in the computing precision and once in float32, in which they are added up.
     """
     width = 2 if tuning.precision == "bf16" else 4
-    blocks = {id(p) for module in (thinker, *towers) for p in module.layers.parameters()}
+    blocks = {id(p) for p in thinker.layers.parameters()}
 
     def size(parameters: Iterable[nn.Parameter]) -> int:
-        members = list(parameters)
-        return width * sum(p.numel() for p in members) + (width + 4) * sum(
-            p.numel() for p in members if p.requires_grad
-        )
+        sizes = ((p.numel(), p.requires_grad) for p in parameters)
+        return sum(count * (2 * width + 4 if learns else width) for count, learns in sizes)
 
-    block = size(thinker.layers[0].parameters())
-    return 2 * block + size(p for p in _all(thinker, *towers) if id(p) not in blocks)
+    outer = size(p for p in _all(thinker, *towers) if id(p) not in blocks)
+    return 2 * size(thinker.layers[0].parameters()) + outer
 
 
 # ---------------------------------------------------------------------------------------------------------- activations
