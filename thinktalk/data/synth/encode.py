@@ -20,7 +20,7 @@ __all__ = ["RATE", "jpeg", "mp4"]
 RATE = 16_000
 """Samples a second of all sound made here: what the Thinker hears."""
 EXACT = {"fflags": "+bitexact"}
-AAC_BITS = 64_000  # a second; high enough that a click stays a click
+AAC_BITS = 40_000  # a second
 
 
 def jpeg(picture: Image.Image | np.ndarray, *, quality: int = 90) -> bytes:

@@ -16,12 +16,13 @@ from thinktalk.data.synth.drawing import COLOURS, SHAPES, Figure
 from thinktalk.data.synth.encode import jpeg
 from thinktalk.data.synth.world import Item
 
-__all__ = ["NUMBERS", "PLACES", "SKILLS", "ask", "listed", "picture", "plural", "scatter", "shape_figure"]  # fmt: skip
+__all__ = ["NUMBERS", "PLACES", "SKILLS", "UNCOUNTED", "ask", "listed", "picture", "plural", "scatter", "shape_figure"]  # fmt: skip
 
 SIZES = ((112, 112), (112, 112), (112, 112), (112, 168), (168, 112), (140, 140), (168, 168), (224, 224))  # fmt: skip
 """Height and width in pixels: 16 tokens where a token is 28 x 28, up to 64."""
 NUMBERS = ("no", "one", "two", "three", "four", "five")
 PLACES = {"left of": (-1, 0), "right of": (1, 0), "above": (0, -1), "below": (0, 1)}
+UNCOUNTED = {"bread", "cheese", "corn", "popcorn", "broccoli"}
 PLURALS = {"mouse": "mice", "sheep": "sheep", "fish": "fish", "deer": "deer", "leaf": "leaves", "knife": "knives", "wolf": "wolves", "goose": "geese", "snowman": "snowmen", "tomato": "tomatoes", "potato": "potatoes"}  # fmt: skip
 
 
@@ -44,12 +45,12 @@ def plural(noun: str) -> str:
 
 
 def listed(names: Sequence[str]) -> str:
-    """ "a, b and c", each with its article.
+    """ "a, b and c", each with its article where it has one.
 
     >>> listed(["red circle", "orange star"])
     'a red circle and an orange star'
     """
-    each = [f"{'an' if n[0] in 'aeio' or n.startswith('umb') else 'a'} {n}" for n in names]
+    each = [n if n in UNCOUNTED else f"{'an' if n[0] in 'aeio' or n.startswith('umb') else 'a'} {n}" for n in names]  # fmt: skip
     return " and ".join(filter(None, [", ".join(each[:-1]), each[-1]]))
 
 
