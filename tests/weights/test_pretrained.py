@@ -19,7 +19,8 @@ from thinktalk.wav2code.encoder import SpeechTokenizer
 from thinktalk.weights import pretrained
 from thinktalk.weights.files import TensorFiles
 from thinktalk.weights.hf import load, read_config
-from thinktalk.weights.pretrained import pack, shipped
+from thinktalk.weights.model import build
+from thinktalk.weights.pretrained import MAX_BYTES, MAX_FILE_BYTES, pack, shipped
 from thinktalk.weights.random import random_checkpoint
 from thinktalk.weights.update import STAGES
 from thinktalk.weights.wav2code import load_tokenizer, save_tokenizer
@@ -83,6 +84,19 @@ def test_one_file_a_stage_a_quarter_of_the_size(packed_once, first):
     assert floats_left < 0.1 * sum(e.nbytes for e in whole.entries.values())
     assert report["bytes"] == sum(path.stat().st_size for path in target.iterdir())
     assert report["parameters"] == sum(e.nbytes for e in whole.entries.values()) // 4
+
+
+def test_nano_fits_into_a_repository():
+    """Counted without weights: a byte a number of a matrix, four of the rest and of each row's scale."""
+    config = cfg.nano()
+    modules = {**build(config).stages(), "wav2code": SpeechTokenizer(config.wav2code)}
+    sizes = {}
+    for stage, module in modules.items():
+        shapes = [p.shape for p in module.parameters()]
+        sizes[stage] = sum(s.numel() + 4 * s[0] if len(s) > 1 else 4 * s.numel() for s in shapes)
+    assert sum(p.numel() for m in modules.values() for p in m.parameters()) < 40e6
+    # headers, tokenizer, voices and card take well under a megabyte and a half
+    assert max(sizes.values()) < MAX_FILE_BYTES - 1e5 and sum(sizes.values()) < MAX_BYTES - 1.5e6
 
 
 def test_it_is_within_half_a_step_of_what_was_trained(packed_once, first):

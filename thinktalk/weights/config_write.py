@@ -78,6 +78,8 @@ def config_to_json(
     }  # fmt: skip
     if t.text.head_dim * t.text.num_heads != t.text.width:
         main["thinker_config"]["text_config"]["head_dim"] = t.text.head_dim
+    if t.text.tie_embeddings:  # transformers asks the Thinker, not its text
+        main["thinker_config"]["tie_word_embeddings"] = True
     if k is not None:
         main["talker_config"] = {
             **_decoder_json(k.decoder), **shared, **times, "model_type": "qwen2_5_omni_talker", "torch_dtype": dtype,

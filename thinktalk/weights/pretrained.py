@@ -79,6 +79,8 @@ def pack(
     if stages is not None:
         config = _joined(read_config(target), config, chosen)
     assignment = opened(source, model)
+    if WAV2CODE in chosen:
+        load_tokenizer(source)  # says what it lacks
     with atomic_directory(target, overwrite=overwrite or stages is not None) as fresh:
         files = {stage: _name(stage) for stage in STAGES if stage in (*chosen, *kept)}
         errors = {}
