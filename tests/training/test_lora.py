@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import copy
-import sys
 import warnings
-from pathlib import Path
 
 import pytest
 import torch
-from thinker_house import CONFIG, batch, fresh
-
-sys.path.append(str(Path(__file__).parents[1] / "parity"))
 from peft import LoraConfig as PeftConfig
 from peft import PeftModel, get_peft_model
 from reference import part_weights, tiny_reference
+from thinker_house import CONFIG, batch, fresh
 
 from thinktalk.errors import ConfigError
 from thinktalk.messages import Embedded

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
-from pathlib import Path
 
 import pytest
 import torch
-from thinker_house import CONFIG, IDS, batch, chat, examples, fresh, gradients, picture
-
-sys.path.append(str(Path(__file__).parents[1] / "parity"))
 from reference import part_weights, tiny_reference
+from thinker_house import CONFIG, IDS, batch, chat, examples, fresh, gradients, picture
 
 from thinktalk.data.packing import pack
 from thinktalk.errors import ConfigError
 from thinktalk.training.config import TrainConfig
 from thinktalk.training.loop import Trainer
-from thinktalk.training.losses import IGNORE
 from thinktalk.training.lora import LoraConfig
+from thinktalk.training.losses import IGNORE
 from thinktalk.training.optim import OptimConfig, ScheduleConfig
 from thinktalk.training.p1_align import AlignStage
 from thinktalk.training.p2_joint import JointStage

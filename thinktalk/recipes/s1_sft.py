@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -33,13 +33,10 @@ class SftRecipe(ThinkerRecipe):
     augment: bool = False
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=1e-4))
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.frozen == "bfloat16" and self.precision != "bf16":
-            raise ConfigError(f"frozen=bfloat16 with precision={self.precision}: what learns and what does not would not multiply; set precision=bf16")  # fmt: skip
-
     def stage(self) -> SftStage:
         """Encoders and Thinker of `start`, with fresh adapters where asked for."""
+        if self.frozen == "bfloat16" and self.precision != "bf16":
+            raise ConfigError(f"frozen=bfloat16 with precision={self.precision}: what learns and what does not would not multiply; set precision=bf16")  # fmt: skip
         torch.manual_seed(self.seed)
         stage = SftStage(self.load("thinker"), lora=self.lora, **self.options())
         if self.frozen == "bfloat16":
@@ -48,8 +45,15 @@ class SftRecipe(ThinkerRecipe):
 
     def export(self, stage: Stage, directory: str | Path) -> None:
         """The checkpoint with the adapters merged; beside it, in `adapter`, the adapters as PEFT files."""
+        assert isinstance(stage, SftStage)
+        if (
+            self.frozen == "bfloat16"
+        ):  # merge into what `start` holds, not into what was rounded for the run
+            learnt = {n: p for n, p in stage.modules.state_dict().items() if stage.is_trained(n)}
+            stage = replace(self, frozen="float32").stage()
+            stage.modules.load_state_dict(learnt, strict=False)
         super().export(stage, directory)
-        if isinstance(stage, SftStage) and stage.lora is not None:
+        if stage.lora is not None:
             stage.save_adapter(Path(directory).parent / "adapter", base=self.start)
 
 
