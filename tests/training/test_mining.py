@@ -54,8 +54,8 @@ def test_what_is_wrong_is_added_up():
 
 
 def test_which_two_are_taken():
-    def taken(errors, lengths=(100, 100, 100), complete=(True, True, True), **numbers):
-        said = [Said([1] * n, c) for n, c in zip(lengths, complete, strict=True)]
+    def taken(errors, lengths=(100, 100, 100), **numbers):
+        said = [Said([1] * n, True) for n in lengths]
         scores = [replace(score("a", said[:1], [heard("a")], CONFIG)[0], error=e) for e in errors]
         return best_and_worst(said, scores, replace(CONFIG, **numbers))
 
@@ -65,7 +65,7 @@ def test_which_two_are_taken():
     assert taken([0.9, 0.8, 2.0]) is None  # the best is bad
     assert taken([0.0, 0.5, 0.9], lengths=(100, 100, 201)) == (0, 1)  # length alone
     assert taken([0.0, 0.5, 0.9], lengths=(0, 100, 100)) == (1, 2)  # silence is no answer
-    assert taken([0.0, 0.5, 0.9], complete=(False, True, True)) is None
+    assert taken([1.1, 1.3, 1.4], worst_chosen=2.0) == (0, 2)
     with pytest.raises(ConfigError, match="expected at least 2"):
         MiningConfig(samples=1)
 

@@ -14,10 +14,11 @@ from typing import Any
 import torch
 
 from thinktalk.code2wav.speaker import Voice
+from thinktalk.data.answers import spoken_sources
 from thinktalk.data.loader import Loader
-from thinktalk.data.samples import AUDIO_NAMES
-from thinktalk.errors import ConfigError
-from thinktalk.recipes.talker_recipe import TalkerRecipe, has_codes
+from thinktalk.data.mixture import Source
+from thinktalk.errors import ConfigError, InputError
+from thinktalk.recipes.talker_recipe import Keep, TalkerRecipe, has_codes
 from thinktalk.training.k1_icl import Context, InContext, Sentences
 from thinktalk.training.k3_speaker import SpeakerStage
 from thinktalk.training.optim import OptimConfig
@@ -78,9 +79,21 @@ class SpeakerRecipe(TalkerRecipe):
             voice = record.get("answer_voice") if record.get("messages") else record.get("voice")
             return has_codes(record) and voice in names
 
-        sources = self.sources(ours)
+        sources = self._sources(ours)
         make = InContext(self.kit(), Sentences.of(sources), self.context, fixed=bool(self.states))
         return self.loaded(sources, make, world)
+
+    def _sources(self, keep: Keep) -> list[Source]:
+        """Those of the sources that have something; a voice need not be in each. Errors: InputError (in none)."""
+        found, lacks = [], None
+        for part in (replace(self, dialogues=""), replace(self, shards="")):
+            try:
+                found += part.sources(keep)
+            except InputError as error:
+                lacks = error
+        if not found and lacks is not None:
+            raise lacks
+        return found
 
     def export(self, stage: Stage, directory: str | Path) -> None:
         """The checkpoint, with the new voices among its own."""
@@ -93,11 +106,12 @@ class SpeakerRecipe(TalkerRecipe):
         new = [name for name, voice in known.items() if not voice.ref_mel.shape[1]]
         if not new:
             return known
-        sources = self.sources(lambda record: record.get("voice") in new and not record.get("messages"))  # fmt: skip
+        paths = [p.strip() for p in f"{self.shards},{self.dialogues}".split(",") if p.strip()]
+        sources = spoken_sources(paths, keep=lambda record: record.get("voice") in new)
         mels = Mels(sources, config.code2wav.mel)
         for name in new:
             if name not in mels.of_voice:
-                raise ConfigError(f"voice {name!r}: no sentence of it in {self.shards}, expected a recording ({', '.join(AUDIO_NAMES)}) for its sample; add one")  # fmt: skip
+                raise ConfigError(f"voice {name!r}: no recording of it in {self.shards or self.dialogues}, expected one to take its sample from; add one")  # fmt: skip
             frames = round(SAMPLE_SECONDS * float(config.code2wav.mel.frames_per_second))
             mel = mels.typical(name, frames)
             known[name] = replace(known[name], ref_mel=mel.T[None].contiguous())

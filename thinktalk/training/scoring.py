@@ -40,7 +40,7 @@ class MiningConfig:
     gap: float = 0.1
     """Least difference in error between the two of a pair."""
     worst_chosen: float = 0.5
-    """A best sample with a larger error teaches nothing."""
+    """A best sample with a larger error teaches nothing; below 1 it has stopped by itself."""
     length_ratio: float = 2.0
     """The two of a pair differ at most by this factor in length: else length is all that is learned."""
 
@@ -102,7 +102,7 @@ def best_and_worst(
     if not usable:
         return None
     best = min(usable, key=lambda n: scores[n].error)
-    if scores[best].error > config.worst_chosen or not said[best].complete:
+    if scores[best].error > config.worst_chosen:
         return None
     length = len(said[best].codes)
 
