@@ -150,6 +150,11 @@ def test_c2_ends_with_voices(start, shards, tmp_path):
     assert after["voice1"].bos_token == before["voice1"].bos_token != after["voice2"].bos_token
     assert after["voice2"].ref_mel.shape[1] == 16 and not after["voice2"].cond.any()
     assert not torch.equal(after["voice1"].ref_mel, after["voice2"].ref_mel)
+    # without names it keeps its own voices, and those that the shards have are heard from now on
+    own = small("c2_flow", start, shards, tmp_path).spoken_voices()
+    assert list(own) == ["voice1", "voice0"]
+    assert all(own[name].bos_token == before[name].bos_token for name in own)
+    assert not before["voice1"].ref_mel.diff(dim=1).any() and own["voice1"].ref_mel.diff(dim=1).any()  # fmt: skip
     with pytest.raises(ConfigError, match=r"voices: 'nobody' is in no shard"):
         small("c2_flow", start, shards, tmp_path, 'voices=["nobody"]').spoken_voices()
 

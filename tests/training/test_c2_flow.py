@@ -198,6 +198,17 @@ def test_the_draft_hears_codes_and_voices_alone_and_fades():
     assert not any(name.startswith("draft") for name in dict(stage.parts()["dit"].named_parameters()))  # fmt: skip
 
 
+def test_what_is_shown_is_what_is_spoken_now():
+    stage = make()
+    shown = [stage.show(batch(references=True), generator=torch.Generator().manual_seed(0)) for _ in range(2)]  # fmt: skip
+    pixels = shown[0]["mel"].pixels
+    assert torch.equal(pixels, shown[1]["mel"].pixels) and pixels.shape[2] == 2 * 22
+    stage.modules.dit.output.bias.data += 3
+    other = stage.show(batch(references=True), generator=torch.Generator().manual_seed(0))
+    assert not torch.equal(other["mel"].pixels, pixels)
+    assert stage.show(batch(), generator=torch.Generator().manual_seed(0))["mel"].pixels.ndim == 3
+
+
 def test_a_flow_begins_with_the_mean_and_with_codes_in_their_order():
     stage, mean = make(draft_until=0.3), torch.randn(16) - 6
     tokenizer = SpeechTokenizer(Wav2CodeConfig(num_mels=16, width=16, num_layers=0, num_heads=2, ffn_width=16, levels=(8, 5)))  # fmt: skip

@@ -214,3 +214,13 @@ def test_the_game_is_played_by_both():
     assert history[-1]["mel"] < 0.6 * history[0]["mel"]
     # three judges that cannot tell score 0.5 each: 3 x (0.25 + 0.25)
     assert min(line["discriminator"] for line in history) < 1.4
+
+
+def test_what_is_shown_is_what_it_makes_now():
+    stage = make(adversarial=False)
+    shown = stage.show(batch(), generator=chance())
+    wave_BS, mel_BMT = stage.crop(batch(), chance())
+    assert torch.equal(shown["true"].pcm, wave_BS[0])
+    # a batch of one is summed in another order
+    torch.testing.assert_close(shown["made"].pcm, stage.modules.vocoder.compute(mel_BMT)[0], atol=1e-5, rtol=1e-4)  # fmt: skip
+    assert shown["made"].sample_rate == 24_000 and set(stage.parts()) == {"vocoder"}

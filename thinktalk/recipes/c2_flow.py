@@ -34,7 +34,8 @@ class FlowRecipe(CodecRecipe):
     precision: Precision = "bf16"
     """Half as long on a CPU that knows bfloat16; the flow's state and its loss stay float32."""
     voices: tuple[str, ...] = ()
-    """Speakers of the shards that the checkpoint ends with as voices, the first one its default; none: it keeps its own."""
+    """Speakers of the shards that the checkpoint ends with as voices, the first one its default; none: it keeps its own, and
+    those of them that the shards have are shown by what is there."""
     flow: FlowConfig = field(default_factory=FlowConfig)
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=1e-3, ema=0.999))
 
@@ -62,24 +63,28 @@ class FlowRecipe(CodecRecipe):
         )  # fmt: skip
 
     def export(self, stage: Stage, directory: str | Path) -> None:
-        """The checkpoint; with `voices`, these speakers take the place of its own, tokens of known names kept."""
-        voices = self.spoken_voices() if self.voices else None
+        """The checkpoint with its voices."""
+        voices = self.spoken_voices()
         update_checkpoint(self.directory(), directory, stage.parts(), voices=voices, overwrite=True)
 
     def spoken_voices(self) -> dict[str, Voice]:
-        """Each speaker of `voices` as the DiT is shown him: a mel of his, nobody's `cond`, and his token for the Talker."""
+        """The voices that the checkpoint ends with: a speaker of the shards is shown by a mel of his, and has nobody's `cond`
+        and a token of his own for the Talker. ConfigError for a name of `voices` that is in no shard.
+        """
         config = self.code2wav()
         mels = speech_batches.Mels(self.sources(coded=True), config.mel)
         had = own_voices(self.directory(), self.config())
-        made: dict[str, Voice] = {name: had[name] for name in self.voices if name in had}
         for name in self.voices:
             if name not in mels.of_voice:
                 raise ConfigError(f"voices: {name!r} is in no shard of {self.shards}; have {', '.join(sorted(mels.of_voice))[:200]}")  # fmt: skip
+        made: dict[str, Voice] = {name: had[name] for name in self.voices or had if name in had}
+        for name in self.voices or had:
             token = made[name].bos_token if name in made else next_voice_token(self.config(), made)
-            mel = mels.typical(name, self.flow.reference_frames[1])
-            cond = torch.zeros(1, config.dit.speaker_width)
-            made[name] = Voice(name=name, cond=cond, ref_mel=mel.T[None].contiguous(), bos_token=token)  # fmt: skip
-        return {name: made[name] for name in self.voices}
+            if name in mels.of_voice:
+                mel = mels.typical(name, self.flow.reference_frames[1])
+                cond = torch.zeros(1, config.dit.speaker_width)
+                made[name] = Voice(name=name, cond=cond, ref_mel=mel.T[None].contiguous(), bos_token=token)  # fmt: skip
+        return {name: made[name] for name in self.voices or had}
 
 
 def recipe() -> FlowRecipe:

@@ -27,9 +27,13 @@ from torch import Tensor, nn
 
 from thinktalk.code2wav.blocks import Blocks
 from thinktalk.code2wav.dit import Condition, DiT, Timbre
+from thinktalk.code2wav.flow import sample_many
 from thinktalk.layers.linear import Linear
+from thinktalk.training.shown import Shown, spectrogram
 from thinktalk.training.stage import Stage
 from thinktalk.wav2code.encoder import SpeechTokenizer
+
+SHOWN_BLOCKS = 12  # of a mel that is looked at: 2.9 s at 240 ms a block
 
 __all__ = ["Draft", "Draw", "FlowConfig", "FlowModules", "FlowStage", "Utterances", "begin", "hide"]
 
@@ -171,6 +175,21 @@ class FlowStage(Stage):
             loss = loss + (1 - self.progress / self.config.draft_until) * gap
             metrics["draft"] = gap.detach()
         return loss, metrics
+
+    def show(self, batch: Utterances, *, generator: torch.Generator) -> Shown:
+        """The mel of the beginning of the batch's first utterance: as it was, and below as it is spoken now."""
+        dit = self.modules.dit
+        codes = batch.codes[0][: SHOWN_BLOCKS * dit.config.block_codes]
+        one = replace(
+            batch, codes=[codes], mels=batch.mels[:1], references=batch.references and batch.references[:1],
+            voices=None if batch.voices is None else batch.voices[:1],
+        )  # fmt: skip
+        draw = replace(self.draw(one, generator), free=torch.zeros(1, dtype=torch.bool))
+        said = self._timbres(one, draw)[0].said
+        codes = codes.to(said.device)
+        noise = draw.noise[0]
+        (mel,) = sample_many(dit, [codes], [Timbre(said=said, free=said)], noise=[noise], guidance=0.0, points=8, method="midpoint")  # fmt: skip
+        return {"mel": spectrogram(batch.mels[0][:, : mel.shape[1]], mel)}
 
     # ----------------------------------------------------------------------------------------------------------- chance
 

@@ -26,6 +26,7 @@ from thinktalk.code2wav.bigvgan import BigVGAN
 from thinktalk.config import SpeechMelConfig
 from thinktalk.layers.mel import speech_mel
 from thinktalk.training.discriminators import Discriminators, Heard
+from thinktalk.training.shown import Shown, Sound
 from thinktalk.training.stage import Stage
 
 __all__ = [
@@ -130,6 +131,13 @@ class VocoderStage(Stage):
         metrics |= {"fooled": fooled.detach(), "features": features.detach()}
         total = fooled + self.config.feature_weight * features + self.config.mel_weight * mel
         return total, metrics
+
+    def show(self, batch: Recordings, *, generator: torch.Generator) -> Shown:
+        """A piece of the batch's first recording, as it was and as it is made of its mel now."""
+        wave_BS, mel_BMT = self.crop(batch, generator)
+        made_BS = self.modules.vocoder.compute(mel_BMT[:1])
+        rate = self.mel.sample_rate
+        return {"true": Sound(wave_BS[0], rate), "made": Sound(made_BS[0], rate)}
 
     def crop(self, batch: Recordings, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Waves (B, S) and mels (B, M, T) of a piece of each recording; a short one is followed by silence."""
