@@ -10,10 +10,14 @@ import pytest
 
 from thinktalk.config import nano
 from thinktalk.data.checking import check_shards
+from thinktalk.data.examples import TokenCost, from_sample
+from thinktalk.data.samples import Sample
 from thinktalk.data.synth import drawing, moving, omni, videos
 from thinktalk.data.synth.encode import RATE, mp4
 from thinktalk.data.synth.world import Item, make_world, record_of
+from thinktalk.media.text import Tokenizer
 from thinktalk.media.video import Video, load_video
+from thinktalk.weights.tokenizer import build_tokenizer
 
 VISUAL = nano().visual
 
@@ -206,6 +210,20 @@ def test_shards_of_videos(module, tmp_path):
     item = module.ask(random.Random(0))
     record = record_of(item, "train", random.Random(0))
     (part,) = (p for p in record["messages"][0]["content"] if p["type"] == "video")
-    assert part["use_audio"] == (module is omni) == ("seconds" in record)
-    frames, fps = record["frames"]["mp4"]
-    assert seen(item).seconds == pytest.approx(frames / fps)
+    assert part["use_audio"] == (module is omni)
+    assert seen(item).seconds == pytest.approx(record["seconds"])
+
+
+@pytest.mark.parametrize("module", [videos, omni], ids=["videos", "omni"])
+def test_planned_cost_is_never_too_small(module, tmp_path):
+    """Sound counts where the video is heard; a pair of frames that the sampling rounds away may be counted."""
+    config = nano()
+    build_tokenizer(config, tmp_path)
+    cost = TokenCost(Tokenizer.load(tmp_path), config)
+    draw = random.Random(0)
+    for _ in range(3):
+        item = module.ask(draw)
+        record = record_of(item, "train", draw)
+        sample = Sample(where="x", record=record, media=item.media())
+        actual = from_sample(sample, tokenizer=cost.tokenizer, config=config).length
+        assert actual <= cost(record) <= 1.5 * actual + 40

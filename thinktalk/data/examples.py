@@ -23,7 +23,7 @@ from thinktalk.media.image import smart_resize
 from thinktalk.media.text import Tokenizer
 from thinktalk.media.timeline import Timeline, audio_tokens
 from thinktalk.media.video import video_size
-from thinktalk.prompt import Grid, Mark, PromptBuilder, load_medium, render
+from thinktalk.prompt import Grid, Mark, Medium, PromptBuilder, load_medium, render
 
 __all__ = ["IGNORED", "Example", "TokenCost", "encode", "from_sample"]
 
@@ -127,7 +127,7 @@ class TokenCost:
             elif isinstance(segment, Mark):
                 total += 1
             else:
-                total += self._medium(segment.kind, segment.source, record)
+                total += self._medium(segment, record)
         return float(total)
 
     def sound(self, record: Mapping[str, Any], member: str) -> int:
@@ -135,7 +135,8 @@ class TokenCost:
         seconds = record.get("seconds_of", {}).get(member, record.get("seconds", 30.0))
         return audio_tokens(int(seconds * self.config.mel.frames_per_second) + 1) + 2
 
-    def _medium(self, kind: str, source: Any, record: Mapping[str, Any]) -> int:
+    def _medium(self, medium: Medium, record: Mapping[str, Any]) -> int:
+        kind, source = medium.kind, medium.source
         if kind == "audio":
             return self.sound(record, source)
         visual, factor = self.config.visual, self.config.thinker.vision.factor
@@ -147,7 +148,7 @@ class TokenCost:
                 *pixels, factor=factor, min_pixels=visual.min_pixels, max_pixels=visual.max_pixels
             )
             return size[0] * size[1] // factor**2 + 2
-        marks_and_sound = self.sound(record, source) + 2
+        marks_and_sound = 2 + (0 if medium.use_audio is False else self.sound(record, source))
         if pixels is None:
             return visual.video_total_tokens + marks_and_sound
         wanted = float(record.get("seconds", 30.0)) * visual.video_fps

@@ -50,9 +50,7 @@ def video_item(skill: str, content: str, wordings: tuple[str, ...], answer: str,
         return {"mp4": mp4(film(actors, seconds, size, seed), FPS, pcm)}
 
     told = [{"name": name, "what": what, "at": round(at, 3)} for name, what, at in events]
-    facts: dict[str, Any] = {"events": told, "style": style, "content": content, "frames": {"mp4": [frames, FPS]}}  # fmt: skip
-    if sound is not None:
-        facts["seconds"] = frames / FPS
+    facts: dict[str, Any] = {"events": told, "style": style, "content": content, "seconds": frames / FPS}  # fmt: skip
     parts = ({"type": "video", "video": "mp4", "use_audio": sound is not None},)
     held = style == drawing.HELD_SHAPES
     return Item(skill, content, wordings, answer, fields, {"mp4": size}, media, parts=parts, facts=facts, held=held)  # fmt: skip
