@@ -145,6 +145,6 @@ def speak(
         library.lib.espeak_SetParameter(parameter, value, 0)
     said = text.encode()
     failed = library.lib.espeak_Synth(said, len(said) + 1, 0, 1, 0, UTF8 | END_PAUSE, None, None)
-    if failed or not library.heard:
+    if failed or not library.heard or not any(phone for _, phone in library.marks):
         raise InputError(f"{text[:60]!r}: espeak-ng says nothing of it (status {failed}), expected words; pass it by")  # fmt: skip
     return Speech(np.concatenate(library.heard), library.sample_rate, tuple(library.marks))

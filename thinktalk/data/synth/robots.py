@@ -65,6 +65,8 @@ def frames_of(
     >>> frames_of([(0.0, "ˈaɪ"), (0.1, "")], 12, british=False)
     ('ˈI', (0, 0, 8, 4))
     """
+    if not marks:
+        return "", (frames, 0)
     said: list[tuple[float, str]] = []  # when each character begins
     ends = [at for at, _ in marks[1:]] + [frames * FRAME_SECONDS]
     for (at, ipa), end in zip(marks, ends, strict=True):

@@ -11,6 +11,7 @@ A sentence's split is its hash, as everywhere. A question must be of the split b
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import os
@@ -121,7 +122,7 @@ def sentences(
 
 def _read(source: str, split: str, cache: str | os.PathLike[str] | None) -> Iterator[str]:
     makers: dict[str, Callable[[], Iterator[str]]] = {
-        "templates": _templates,
+        "templates": lambda: iter(_templates()),
         "questions": lambda: _questions(split),
         "chitchat": lambda: _chitchat(json.loads(_only(CHITCHAT, "*/dataset.json", cache))),
         "wordnet": lambda: _wordnet(c for _, c in files(fetch(WORDNET, cache), "*/dict/data.*")),
@@ -292,7 +293,12 @@ _TEMPLATES = (
 )  # fmt: skip
 
 
-def _templates() -> Iterator[str]:
+@functools.cache
+def _templates() -> tuple[str, ...]:
+    return tuple(_filled())
+
+
+def _filled() -> Iterator[str]:
     draw = random.Random("templates")
     for _ in range(MADE):
         pair = lambda words: draw.sample(words, 2)  # noqa: E731

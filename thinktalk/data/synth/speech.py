@@ -9,6 +9,7 @@ order and by any number of processes, one that was stopped goes on, and the byte
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import multiprocessing
@@ -29,8 +30,8 @@ from thinktalk.data.synth import text
 from thinktalk.data.synth.ogg import opus
 from thinktalk.data.synth.sentences import SOURCES, aloud, sentences
 from thinktalk.data.synth.voices import Engine, Said, Voice, cast, is_kept, own_voices
-from thinktalk.data.synth.world import begun, draw_item, fill
-from thinktalk.errors import InputError
+from thinktalk.data.synth.world import Item, begun, draw_item, fill
+from thinktalk.errors import ConfigError, InputError
 
 __all__ = ["KINDS", "Line", "SpeechWorld", "Task", "make_speech", "plan"]
 
@@ -105,7 +106,7 @@ def plan(world: SpeechWorld, split: str, shard: int, size: int, texts: Sequence[
 
 def _dialogue(split: str, draw: random.Random, voices: Sequence[Voice], own: Sequence[Voice]) -> Task:  # fmt: skip
     """A question of the world, every turn of the user spoken, and its answer by one of the model's own voices."""
-    item = draw_item(text.ask, split, draw)
+    item = _item(split, draw)
     asked = [*(turn[0] for turn in item.before), fill(item, split, draw)]
     answers = [*(turn[1] for turn in item.before), item.answer]
     one = _line(aloud(asked[0]), split, draw, voices)  # one person asks it all
@@ -117,6 +118,16 @@ def _dialogue(split: str, draw: random.Random, voices: Sequence[Voice], own: Seq
     lines["answer.opus"] = Line(aloud(item.answer), draw.choice(own), round(draw.uniform(*ANSWER_SPEEDS), 2))  # fmt: skip
     record = {"messages": messages, "asked": asked, "task": item.skill, "source": "questions", "language": "en"}  # fmt: skip
     return Task(record, lines)
+
+
+def _item(split: str, draw: random.Random) -> Item:
+    """A question of the split. The skill is drawn first: what is taught is in every split and would fill dev and test."""
+    for skill in draw.sample(text.SKILLS, len(text.SKILLS)):
+        with contextlib.suppress(
+            ConfigError
+        ):  # a skill of a few questions may have none in a split
+            return draw_item(skill, split, draw)
+    raise AssertionError(f"no skill has a question of the split {split}")
 
 
 def _line(words: str, split: str, draw: random.Random, voices: Sequence[Voice]) -> Line:
