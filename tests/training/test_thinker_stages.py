@@ -156,13 +156,35 @@ def test_planted_faults_of_packing_are_found(fault):
     assert alone_and_packed(fault) > 1e-3
 
 
-def test_recomputed_clips_are_the_same():
+def held(stage: ThinkerStage, packed) -> int:
+    """Bytes that encoding keeps for the backward pass, weights aside."""
+    kept = {}
+
+    def pack_hook(tensor):
+        if (
+            not isinstance(tensor, torch.nn.Parameter)
+            and tensor.untyped_storage().data_ptr() not in weights
+        ):
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    weights = {p.untyped_storage().data_ptr() for p in stage.modules.parameters()}
+    with torch.autograd.graph.saved_tensors_hooks(pack_hook, lambda tensor: tensor):
+        stage.features(packed)
+    return sum(kept.values())
+
+
+def test_long_media_are_computed_again_in_pieces(monkeypatch):
+    """The same loss and gradients as p2, and next to nothing kept."""
+    monkeypatch.setattr("thinktalk.training.p3_long.PASS_BLOCKS", 1)
+    monkeypatch.setattr("thinktalk.training.p3_long.PASS_PATCHES", 32)
     joint, long = JointStage(fresh()), LongStage(fresh())
     (a, one), (b, two) = gradients(joint, batch()), gradients(long, batch())
     assert a == pytest.approx(b, rel=1e-6)
     for name in ("audio.conv1.weight", "vision.patch_embed.weight", "thinker.embed.weight"):
-        # float32; clips one by one instead of together
+        # float32; pieces one by one instead of all together
         assert torch.allclose(one[name], two[name], rtol=1e-3, atol=1e-5), name
+    assert held(long, batch()) < 0.1 * held(joint, batch())
 
 
 # ---------------------------------------------------------------------------------------------------------------- runs
