@@ -1,0 +1,156 @@
+#!/usr/bin/env bash
+# nano: the small model that is shipped, from nothing: data from seeds, then every stage in order, then packed.
+#
+#   runs/nano.sh                     hours on a CPU; each stage as long as the list below says
+#   runs/nano.sh --minutes 0.3       a rehearsal: little data, every stage 0.3 minutes
+#   runs/nano.sh --minutes 20 --device cuda
+#
+#   --out DIR       out/nano: data/, one folder a stage with its model, model/ (packed)
+#   --minutes M     for every stage, in the place of its own
+#   --device D      cpu or cuda (auto)
+#   --engine E      who speaks: kokoro (natural), espeak, flite; kokoro, in a rehearsal espeak
+#   --size S        nano, or tiny to try this script
+#   --ship          the packed model goes into thinktalk/pretrained/nano too
+#
+# What is there is passed by, and a stage that was stopped goes on: after a crash give the same command. To make a stage anew
+# remove its folder and those after it. A folder of data with a file FOLDER.whole beside it is taken as it is. More
+# speech of your own (docs/data.md) goes into OUT/data/corpus. One part alone is put into a packed model by
+#   thinktalk convert out/nano/c2_flow/model thinktalk/pretrained/nano --pack --stages dit
+. "$(dirname "$0")/../scripts/setup.sh"
+PATH="$PWD/.venv/bin:$PATH"
+command -v thinktalk >/dev/null || setup train
+
+out=out/nano minutes="" device=auto engine="" size=nano ship=""
+while [ $# -gt 0 ]; do
+    case $1 in
+    --ship) ship=yes ;;
+    --out | --minutes | --device | --engine | --size)
+        [ $# -gt 1 ] || { say "runs/nano.sh: $1 wants a value"; exit 2; }
+        declare "${1#--}=$2"
+        shift
+        ;;
+    *)
+        say "runs/nano.sh: $1 is no option; see the top of the file"
+        exit 2
+        ;;
+    esac
+    shift
+done
+case $minutes in *[!0-9.]*) say "runs/nano.sh: --minutes $minutes: expected a number" && exit 2 ;; esac
+data=$out/data
+mkdir -p "$data"
+began=$SECONDS
+stages=()
+if [ "$device" = auto ]; then
+    device=$(python -c 'import torch; print("cuda" if torch.cuda.is_available() else "cpu")')
+fi
+# a GPU is fed with eight times as much at a time, by processes that read ahead
+if [ "$device" = cpu ]; then tokens=4096 sound=60 workers=0; else tokens=32768 sound=480 workers=8; fi
+rehearsal=$(awk -v m="${minutes:-60}" 'BEGIN { print (m < 1) ? "yes" : "" }')
+engine=${engine:-$([ -n "$rehearsal" ] && echo espeak || echo kokoro)}
+
+# some FULL: how many samples of a world; few in a rehearsal
+some() { if [ -n "$rehearsal" ]; then echo $(($1 / 400 + 24)); else echo "$1"; fi; }
+
+# world FOLDER COUNT OPTIONS...: data made once, going on where they were stopped
+world() {
+    local folder=$data/$1 count
+    count=$(some "$2")
+    shift 2
+    if [ -e "$folder.whole" ]; then return; fi
+    say "== $folder ($count)"
+    thinktalk data make "$@" --count "$count" --out "$folder" >&2
+    touch "$folder.whole"
+}
+
+# stage FOLDER RECIPE MINUTES FIELD=VALUE...: trains from the last model to the next
+stage() {
+    local run=$out/$1 recipe=$2 time=${minutes:-$3} words=() field seconds
+    shift 3
+    stages+=("$run")
+    if [ ! -e "$run/model/config.json" ]; then
+        seconds=$(awk -v m="$time" 'BEGIN { print 60 * m }')
+        say "== $run ($time minutes; $((SECONDS - began)) s so far)"
+        # the clock ends a stage, and drives its schedule
+        for field in "start=$model" "device=$device" steps=100000000 "seconds=$seconds" "$@"; do
+            words+=(--set "$field")
+        done
+        thinktalk train "$recipe" --out "$run" "${words[@]}" >&2
+    fi
+    model=$run/model
+}
+
+# ----------------------------------------------------------------------------------------------------------------- data
+
+world text 80000 --world text --seed 11
+world pictures 15000 --world pictures --seed 7
+world sounds 8000 --world sounds --seed 7
+world videos 6000 --world videos --seed 7
+world omni 6000 --world omni --seed 7
+# a rehearsal fetches no texts
+texts="chitchat wordnet"
+if [ -n "$rehearsal" ]; then texts="templates questions"; fi
+world dialogues 2500 --world speech --engine "$engine" --kind dialogues --seed 1
+world sentences 30000 --world speech --engine "$engine" --kind sentences --texts $texts --blends 300 --seed 1
+world robots 4000 --world speech --engine espeak --kind sentences --texts $texts --seed 2
+speech=$data/sentences/train-*.tar,$data/robots/train-*.tar
+if [ -e "$data/corpus" ]; then speech+=,$data/corpus/train-*.tar; fi
+seen=$data/pictures/train-*.tar
+if [ -z "$rehearsal" ]; then # half a gigabyte of packages
+    world objects 15000 --world objects --seed 7
+    seen+=,$data/objects/train-*.tar
+fi
+# weights are shares of tokens
+media=${seen//,/@0.2,}@0.2,$data/videos/train-*.tar@0.15,$data/sounds/train-*.tar@0.1,$data/omni/train-*.tar@0.15
+talks=$data/text/train-*.tar@0.3,$data/dialogues/train-*.tar@0.3
+
+# --------------------------------------------------------------------------------------------------------------- stages
+
+model=$out/init/model
+if [ ! -e "$model/config.json" ]; then
+    merges="[\"$data/text/train-*.tar\", \"$data/sentences/train-*.tar\", \"$data/dialogues/train-*.tar\"]"
+    voices='["af_heart", "am_michael", "bf_emma", "bm_george"]'
+    if [ "$engine" = espeak ]; then voices='["espeak_en-us+f2", "espeak_en-us+m3", "espeak_en+f4", "espeak_en+m1"]'; fi
+    thinktalk train init --out "$out/init" --set "size=$size" --set "texts=$merges" --set "voices=$voices" >&2
+fi
+
+# hears, sees
+stage i1_ears i1_ears 170 "shards=$speech" precision=bf16 batch_seconds=$sound workers=$workers
+stage i2_eyes i2_eyes 60 "shards=$seen,$data/videos/train-*.tar@0.3" precision=bf16 tokens=$tokens workers=$workers
+
+# codes and back
+stage c1_tokenizer c1_tokenizer 45 "shards=$speech" batch_seconds=$sound workers=$workers
+coded=$data/coded
+for folder in sentences dialogues; do
+    if [ ! -e "$coded/$folder.whole" ]; then
+        say "== $coded/$folder"
+        mkdir -p "$coded"
+        thinktalk data codes "$data/$folder" --model "$model" --out "$coded/$folder" >&2
+        touch "$coded/$folder.whole"
+    fi
+done
+said=$coded/sentences/train-*.tar answers=$coded/dialogues/train-*.tar
+stage c2_flow c2_flow 90 "shards=$said,$answers" batch_seconds=$sound workers=$workers
+stage c3_vocoder c3_vocoder 240 "shards=$data/sentences/train-*.tar" batch_seconds=$sound workers=$workers
+
+# understands: a Thinker from nothing learns words first, since a fresh one hands nothing on to its senses
+stage language p2_joint 120 "shards=$data/text/train-*.tar" learns=thinker precision=bf16 tokens=$tokens speech=0.2
+stage p1_align p1_align 30 "shards=$speech@0.5,$media" precision=bf16 tokens=$tokens speech=0.2 workers=$workers
+stage p2_joint p2_joint 150 "shards=${speech//,/@0.2,}@0.2,$media,$talks" precision=bf16 tokens=$tokens speech=0.2 workers=$workers
+stage p3_long p3_long 15 "shards=${speech//,/@0.2,}@0.2,$media,$talks" precision=bf16 tokens=8192 recompute=false speech=0.2
+stage s1_sft s1_sft 60 "shards=$data/dialogues/train-*.tar,$data/text/train-*.tar@0.5,$media,$speech@0.2" precision=bf16 tokens=$tokens workers=$workers
+
+# speaks
+stage k1_icl k1_icl 120 "shards=$said" "dialogues=$answers" precision=bf16
+few=()
+if [ -n "$rehearsal" ]; then few=(mining.prompts=24 mining.samples=4 mining.worst_chosen=100 mining.gap=0.01); fi
+stage k2_dpo k2_dpo 30 "shards=$said" "judge=reader:$out/c1_tokenizer" "${few[@]}"
+stage k3_speaker k3_speaker 15 "shards=$said" "dialogues=$answers" precision=bf16
+
+# --------------------------------------------------------------------------------------------------------------- packed
+
+say "== $out/model"
+thinktalk convert "$model" "$out/model" --pack --overwrite >&2
+if [ -n "$ship" ]; then thinktalk convert "$model" thinktalk/pretrained/nano --pack --overwrite >&2; fi
+python runs/table.py "${stages[@]}"
+say "$((SECONDS - began)) s in all. Try: thinktalk chat --model $out/model --text \"How many legs has a dog?\" --out answer.wav"
