@@ -106,3 +106,16 @@ def test_it_is_written_whole_or_not_at_all(tmp_path, tokenizer):
     with pytest.raises(InputError, match="cannot be written"):
         write_page([], tmp_path / "folder", tokenizer=tokenizer, config=CONFIG)
     assert [p.name for p in tmp_path.iterdir()] == ["folder"]
+
+
+def test_what_a_world_says_is_shown_where_it_is(tmp_path, tokenizer):
+    sound = {"seconds": 0.5, "text": "x", "events": [{"name": "<bell>", "start": 0.1, "end": 0.3}]}
+    page = page_of(Sample(where="a", record=sound, media={"wav": tone(0.5)}), tmp_path / "a.html", tokenizer)  # fmt: skip
+    assert "left:10.0px;width:20.0px" in [s.get("style") for s in page.all("span")]
+    picture = io.BytesIO()
+    Image.new("RGB", (56, 56), "red").save(picture, "PNG")
+    seen = {"things": [{"name": "circle", "colour": "red", "box": [0.25, 0.5, 0.75, 1.0]}, "odd", {"name": "no box"}, {"name": "x", "box": ["a"]}], "messages": [{"role": "user", "content": [{"type": "image", "image": "png"}]}, {"role": "assistant", "content": "x"}]}  # fmt: skip
+    page = page_of(Sample(where="b", record=seen, media={"png": picture.getvalue()}), tmp_path / "b.html", tokenizer)  # fmt: skip
+    boxes = [s["style"] for s in page.all("span") if "top:" in s.get("style", "")]
+    assert boxes == ["left:25.0%;top:50.0%;width:50.0%;height:50.0%"]
+    assert ">red circle<" in (tmp_path / "b.html").read_text()

@@ -1,4 +1,4 @@
-"""Show: samples -> one HTML page with players, pictures, spectrograms over their phones, and token timelines.
+"""Show: samples -> one HTML page with players, pictures with their boxes, spectrograms over phones or events, and token timelines.
 
 A token is a cell: its hue is its time id (25 a second), its brightness falls with the row of a picture, a line under it
 says that it is learned. So a media token in the wrong place, a label on a question or a frame label that drifts is seen.
@@ -14,6 +14,7 @@ import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,6 +48,8 @@ section { border-top: 1px solid #ccc; padding: 1em 0 } h2 { font-size: 1em; font
 .sound { overflow-x: auto } .sound img { display: block; height: 128px; image-rendering: pixelated }
 .phones { position: relative; height: 1.5em } .phones span { position: absolute; overflow: hidden; text-align: center;
   border-left: 1px solid #bbb; font-size: 11px; height: 100% } img.picture, video { max-width: 20em; max-height: 15em }
+.boxed { position: relative; display: inline-block } .boxed span { position: absolute; border: 1px solid #f0f; font-size: 10px;
+  line-height: 1; color: #f0f; overflow: visible; white-space: nowrap }
 .tokens { font: 12px monospace; line-height: 2 } .tokens span { padding: 2px 1px; border-radius: 2px; white-space: pre }
 .tokens .learned { border-bottom: 3px solid #222 } .fault { color: #a00 } details pre { white-space: pre-wrap }
 """
@@ -109,7 +112,8 @@ def _medium(sample: Sample, name: str, content: bytes, config: OmniConfig) -> st
     mime = MIME.get(ending, f"{'image' if kind == 'img' else kind}/{ending}")
     url = f"data:{mime};base64,{base64.b64encode(content).decode()}"
     if kind == "img":
-        return f'<img class="picture" alt="{html.escape(name)}" src="{url}">'
+        picture = f'<img class="picture" alt="{html.escape(name)}" src="{url}">'
+        return f'<div class="boxed">{picture}{_boxes(sample)}</div>'
     player = f'<{kind} controls src="{url}"></{kind}>'
     if kind == "video":
         return player
@@ -135,17 +139,48 @@ def spectrogram(pcm: np.ndarray, config: OmniConfig) -> bytes:
 
 
 def _phones(sample: Sample) -> str:
-    """The labels under the spectrogram, each as wide as it lasts."""
+    """The labels under the spectrogram, each as wide as it lasts: phones, or what the record says there is to hear."""
     if not len(sample.durations):
-        return ""
-    widths = sample.durations * sample.frame_seconds * PIXELS_PER_SECOND
-    starts = np.concatenate([[0.0], np.cumsum(widths)])
+        return _strip([(e["name"], e["start"], e["end"]) for e in _dicts(sample, "events")])  # fmt: skip
+    ends = np.cumsum(sample.durations * sample.frame_seconds)
+    starts = np.concatenate([[0.0], ends])
     names = ["", *sample.phones, ""]
+    return _strip(list(zip(names, starts, ends, strict=False)))
+
+
+def _strip(labels: list[tuple[str, float, float]]) -> str:
+    """Names from one second to another."""
     spans = [
-        f'<span style="left:{start:.1f}px;width:{width:.1f}px">{html.escape(name)}</span>'
-        for name, start, width in zip(names, starts, widths, strict=False)
+        f'<span style="left:{start * PIXELS_PER_SECOND:.1f}px;width:{(end - start) * PIXELS_PER_SECOND:.1f}px">{html.escape(name)}</span>'
+        for name, start, end in labels
     ]
-    return f'<div class="phones">{"".join(spans)}</div>'
+    return f'<div class="phones">{"".join(spans)}</div>' if spans else ""
+
+
+def _boxes(sample: Sample) -> str:
+    """What the record says there is to see, round about where it is; of a sample with one picture."""
+    spans = []
+    for thing in _dicts(sample, "things"):
+        left, top, right, bottom = (100 * float(edge) for edge in thing["box"])
+        name = html.escape(f"{thing.get('colour', '')} {thing['name']}".strip())
+        spans.append(f'<span style="left:{left:.1f}%;top:{top:.1f}%;width:{right - left:.1f}%;height:{bottom - top:.1f}%">{name}</span>')  # fmt: skip
+    return "".join(spans)
+
+
+def _dicts(sample: Sample, name: str) -> list[dict[str, Any]]:
+    """A list of the worlds' records; other people's records may hold anything under that name."""
+    listed = sample.record.get(name)
+    fits = _is_thing if name == "things" else _is_event
+    return [e for e in listed if isinstance(e, dict) and fits(e)] if isinstance(listed, list) else []  # fmt: skip
+
+
+def _is_thing(e: dict[str, Any]) -> bool:
+    box = e.get("box")
+    return isinstance(e.get("name"), str) and isinstance(box, list) and len(box) == 4 and all(isinstance(x, (int, float)) for x in box)  # fmt: skip
+
+
+def _is_event(e: dict[str, Any]) -> bool:
+    return isinstance(e.get("name"), str) and all(isinstance(e.get(k), (int, float)) for k in ("start", "end"))  # fmt: skip
 
 
 def token_cells(example: Example, tokenizer: Tokenizer) -> str:
