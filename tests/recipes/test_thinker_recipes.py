@@ -53,7 +53,9 @@ def changed(one: str | Path, other: str | Path) -> set[str]:
     return {".".join(n.split(".")[:2]) for n in a if not torch.equal(a.read(n), b.read(n))} - {"thinker.lm_head"}  # fmt: skip
 
 
-@pytest.mark.parametrize("name", PARTS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n == "p3_long" else n for n in PARTS]
+)
 def test_from_shards_to_a_checkpoint(name, shards, tiny_checkpoint, tmp_path, capsys):
     more = {"p1_align": ["adapters_first=0.0"], "s1_sft": ["cache_mb=1", "precision=bf16"]}
     train(name, tiny_checkpoint, shards, tmp_path / "run", *more.get(name, []))
