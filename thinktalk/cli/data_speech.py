@@ -20,6 +20,7 @@ def add_arguments(make: argparse.ArgumentParser) -> None:
     speech.add_argument("--kind", choices=["sentences", "dialogues"], default="sentences", help="read aloud, or asked and answered (default sentences)")  # fmt: skip
     speech.add_argument("--texts", nargs="+", metavar="T", help="what is read: templates, questions, chitchat, wordnet, or files with a sentence a line (default: those four)")  # fmt: skip
     speech.add_argument("--blends", type=positive, default=200, metavar="N", help="voices besides the stock ones (default 200)")  # fmt: skip
+    speech.add_argument("--own", type=int, choices=range(101), default=25, metavar="PERCENT", help="of the sentences: read by the four voices that answer (default 25)")  # fmt: skip
     speech.add_argument("--jobs", type=positive, default=1, metavar="N", help="processes of one thread each (default 1)")  # fmt: skip
 
 
@@ -35,6 +36,7 @@ def run(args: argparse.Namespace) -> int:
         kind=args.kind,
         texts=tuple(args.texts or SOURCES),
         blends=args.blends,
+        own_percent=args.own,
         seed=args.seed,
         cache=args.cache,
     )

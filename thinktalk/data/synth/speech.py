@@ -72,6 +72,8 @@ class SpeechWorld:
     """Sources of sentences; dialogues take their questions from synth/text.py."""
     blends: int = 200
     """How many voices besides the stock ones."""
+    own_percent: int = 25
+    """Of the sentences: read by the model's own voices, which all answers are."""
     seed: int = 0
     cache: str | None = field(default=None, compare=False)
     """Where packages are kept."""
@@ -82,7 +84,7 @@ class SpeechWorld:
         return {"world": "speech", "shard_samples": SHARD_SAMPLES} | {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in asdict(self).items()
-            if name != "cache"
+            if name not in ("cache", "own_percent" if self.kind == "dialogues" else "")
         }
 
 
@@ -93,15 +95,17 @@ def plan(world: SpeechWorld, split: str, shard: int, size: int, texts: Sequence[
     """`size` samples of a shard, by its number; `texts` are the (sentence, source) of the split, taken in turn."""
     draw = random.Random(f"{world.seed} {split} {shard} {world.kind}")
     voices = cast(world.engine, split, blends=world.blends, seed=world.seed)
+    own = own_voices(world.engine)
     if world.kind == "dialogues":
-        own = own_voices(world.engine)
         return [_dialogue(split, draw, voices, own) for _ in range(size)]
     first = shard * SHARD_SAMPLES
     chosen = (texts[n % len(texts)] for n in range(first, first + size))
-    return [
-        Task({"source": source, "language": "en"}, {"opus": _line(sentence, split, draw, voices)})
-        for sentence, source in chosen
-    ]
+    tasks = []
+    for sentence, source in chosen:
+        readers = own if draw.randrange(100) < world.own_percent else voices
+        line = _line(sentence, split, draw, readers, [v for v in voices if is_kept(v)])
+        tasks.append(Task({"source": source, "language": "en"}, {"opus": line}))
+    return tasks
 
 
 def _dialogue(split: str, draw: random.Random, voices: Sequence[Voice], own: Sequence[Voice]) -> Task:  # fmt: skip
@@ -109,7 +113,8 @@ def _dialogue(split: str, draw: random.Random, voices: Sequence[Voice], own: Seq
     item = _item(split, draw)
     asked = [*(turn[0] for turn in item.before), fill(item, split, draw)]
     answers = [*(turn[1] for turn in item.before), item.answer]
-    one = _line(aloud(asked[0]), split, draw, voices)  # one person asks it all
+    kept = [v for v in voices if is_kept(v)]
+    one = _line(aloud(asked[0]), split, draw, voices, kept)  # one person asks it all
     lines = {f"{n}.opus": Line(aloud(words), one.voice, one.speed) for n, words in enumerate(asked)}
     messages: list[dict[str, Any]] = []
     for member, answer in zip(lines, answers, strict=True):
@@ -130,9 +135,8 @@ def _item(split: str, draw: random.Random) -> Item:
     raise AssertionError(f"no skill has a question of the split {split}")
 
 
-def _line(words: str, split: str, draw: random.Random, voices: Sequence[Voice]) -> Line:
-    """The words by someone of the cast; in the test, every other time by someone never heard."""
-    kept = [v for v in voices if is_kept(v)]
+def _line(words: str, split: str, draw: random.Random, voices: Sequence[Voice], kept: Sequence[Voice]) -> Line:  # fmt: skip
+    """The words by one of `voices`; in the test, every other time by one of those that were never heard."""
     if split == "test" and kept and draw.random() < TEST_VOICES_SHARE:
         voices = kept
     return Line(words, draw.choice(voices), round(draw.uniform(*SPEEDS), 2))
