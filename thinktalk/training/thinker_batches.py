@@ -109,8 +109,8 @@ class Make:
     # ---------------------------------------------------------------------------------------------------------- cost
 
     def cost(self, record: Mapping[str, Any]) -> float:
-        """Tokens of a record, wording and system prompt at their longest; what Source measures with."""
-        system = self._system if self.speech > 0 else 0
+        """Tokens of a record, its wording the longest, its system prompt as it is on average; what Source measures with."""
+        system = self._system * self.speech
         if "messages" in record:
             return self._tokens(record) + system
         length = len(self.tokenizer.encode(record.get("text", "")))
