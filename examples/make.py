@@ -1,4 +1,5 @@
-"""Makes the example files: picture.png is drawn, clip.mp4 is drawn and given sound. Run: python examples/make.py
+"""Makes the example files: picture.png is drawn, clip.mp4 is drawn and given sound, worlds-00000.tar has a sample of every
+kind of question that data/synth asks without packages (thinktalk data show examples/worlds-00000.tar). Run: python examples/make.py
 
 The two recordings are speech made once and kept, since their synthesiser is not among our dependencies:
     question.wav   "What can you see in this picture, and what do you hear?"     voice af_heart
@@ -8,7 +9,9 @@ by Kokoro-82M (Apache-2.0, onnx) with phonemes from espeak-ng, resampled to 16 k
 
 from __future__ import annotations
 
+import json
 import math
+import random
 from fractions import Fraction
 from pathlib import Path
 
@@ -16,6 +19,9 @@ import av
 import numpy as np
 from PIL import Image, ImageDraw
 
+from thinktalk.data.shards import ShardWriter
+from thinktalk.data.synth import omni, pictures, sounds, text, videos
+from thinktalk.data.synth.world import record_of
 from thinktalk.media.audio import load_audio
 
 HERE = Path(__file__).parent
@@ -27,8 +33,22 @@ def main() -> None:
     """Write picture.png and clip.mp4 beside this file."""
     scene(640, 448, ball=(320, 210)).save(HERE / "picture.png", optimize=True)
     write_clip(HERE / "clip.mp4", soundtrack())
+    write_worlds(HERE / "worlds")
     for path in sorted(HERE.iterdir()):
         print(f"{path.name:<16}{path.stat().st_size:>9} bytes")
+
+
+def write_worlds(prefix: Path) -> None:
+    """One sample of most skills of five worlds, from seed 1."""
+    for old in prefix.parent.glob(f"{prefix.name}-*.tar"):
+        old.unlink()
+    draw = random.Random(1)
+    with ShardWriter(prefix) as shard:
+        for world in (text, pictures, sounds, videos, omni):
+            for skill in list(dict.fromkeys(world.SKILLS))[:5]:
+                item = skill(draw)
+                record = json.dumps(record_of(item, "train", draw)).encode()
+                shard.write(f"{item.skill}-{shard.samples:02d}", {"json": record, **item.media()})
 
 
 def scene(width: int, height: int, ball: tuple[float, float]) -> Image.Image:

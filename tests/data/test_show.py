@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,12 +13,15 @@ from PIL import Image
 from sample_house import RATE, record, tone
 
 from thinktalk.config import tiny
-from thinktalk.data.samples import Sample
+from thinktalk.data.checking import check_shards
+from thinktalk.data.samples import Sample, parse
+from thinktalk.data.shards import scan
 from thinktalk.data.show import spectrogram, write_page
 from thinktalk.errors import InputError
 from thinktalk.weights.tokenizer import build_tokenizer
 
 CONFIG = tiny()
+EXAMPLE = Path(__file__).parents[2] / "examples" / "worlds-00000.tar"
 
 
 @pytest.fixture(scope="module")
@@ -119,3 +123,13 @@ def test_what_a_world_says_is_shown_where_it_is(tmp_path, tokenizer):
     boxes = [s["style"] for s in page.all("span") if "top:" in s.get("style", "")]
     assert boxes == ["left:25.0%;top:50.0%;width:50.0%;height:50.0%"]
     assert ">red circle<" in (tmp_path / "b.html").read_text()
+
+
+def test_the_example_of_the_worlds_is_whole(tmp_path, tokenizer):
+    report = check_shards(EXAMPLE)
+    assert report.faults == [] and set(report.members) == {"jpg", "opus", "mp4"}
+    samples = [parse(entry) for entry in scan(EXAMPLE).entries]
+    assert len({s.record["task"] for s in samples}) == len(samples) == 24
+    page = tmp_path / "page.html"
+    assert write_page(samples[::6], page, tokenizer=tokenizer, config=CONFIG) == 4
+    assert 'class="fault"' not in page.read_text()

@@ -153,7 +153,7 @@ def answer_by_both(item: Item, video: Video, sound_s: float) -> str:
 @pytest.mark.parametrize("skill", [omni.which, omni.together, omni.before_after], ids=lambda s: s.__name__)  # fmt: skip
 def test_both_together_tell_and_a_moved_sound_tells_something_else(skill):
     draw, changed = random.Random(4), 0
-    for _ in range(5):
+    for _ in range(3):
         item = skill(draw)
         item.facts["ball"] = next((c for c in drawing.COLOURS if c in item.content.split()), None)
         video = seen(item, want_audio=True)
@@ -166,7 +166,7 @@ def test_both_together_tell_and_a_moved_sound_tells_something_else(skill):
         seconds = len(video.audio) / RATE
         moved = (sound_s + seconds / 2) % seconds
         changed += answer_by_both(item, video, moved) != item.answer
-    assert changed >= 3, "half a clip later something else is true, but for some No that stay No"
+    assert changed >= 2, "half a clip later something else is true, but for some No that stay No"
 
 
 def test_neither_alone_tells():
