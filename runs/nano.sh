@@ -125,7 +125,7 @@ for folder in sentences dialogues; do
     if [ ! -e "$coded/$folder.whole" ]; then
         say "== $coded/$folder"
         mkdir -p "$coded"
-        thinktalk data codes "$data/$folder" --model "$model" --out "$coded/$folder" >&2
+        thinktalk data codes "$data/$folder" --model "$model" --device "$device" --out "$coded/$folder" >&2
         touch "$coded/$folder.whole"
     fi
 done
@@ -150,6 +150,7 @@ stage k3_speaker k3_speaker 15 "shards=$said" "dialogues=$answers" precision=bf1
 # --------------------------------------------------------------------------------------------------------------- packed
 
 say "== $out/model"
+if [ ! -e "$model/README.md" ]; then cp runs/nano_card.md "$model/README.md"; fi
 thinktalk convert "$model" "$out/model" --pack --overwrite >&2
 if [ -n "$ship" ]; then thinktalk convert "$model" thinktalk/pretrained/nano --pack --overwrite >&2; fi
 python runs/table.py "${stages[@]}"

@@ -28,13 +28,9 @@ WHAT = {
 TEMPLATE = """\
 # Model card
 
-A small omni model that hears, sees, reads, writes and speaks, of the same modules and code as Qwen2.5-Omni. Every part was
-trained from random weights by this repository: `runs/nano.sh` makes it again.
+Packed by `thinktalk convert --pack`: matrices in int8 with one scale a row, one file a part.
 
 {parts}
-
-Its world is small: everyday English sentences, templates of questions, drawn pictures, made sounds. It is a demonstration
-and a test bed, not a source of facts. Speech it learnt from is synthetic; voices are those of the synthesiser, blended.
 """
 """The card of a model that has none yet."""
 
