@@ -20,7 +20,7 @@ from thinktalk.training.p1_align import AlignStage
 from thinktalk.training.p2_joint import JointStage
 from thinktalk.training.p3_long import LongStage
 from thinktalk.training.s1_sft import SftStage
-from thinktalk.training.thinker_stage import ThinkerStage
+from thinktalk.training.thinker_stage import KINDS, ThinkerStage, kinds_of
 
 ADAPTERS = ("audio.norm", "audio.proj", "vision.merger")
 CASES = {
@@ -154,6 +154,26 @@ def test_a_row_teaches_what_its_conversations_teach_alone():
 @pytest.mark.parametrize("fault", ["one conversation", "TMRoPE", "media"])
 def test_planted_faults_of_packing_are_found(fault):
     assert alone_and_packed(fault) > 1e-3
+
+
+def test_what_is_right_is_told_by_kind(tmp_path):
+    """Kinds are those of conversations; numbers agree with logits computed for the whole row."""
+    stage, packed = JointStage(fresh()), batch(capacity=700)
+    kinds = kinds_of(packed, IDS)
+    per = {}
+    for row, segments in enumerate(packed.segments):
+        for number in range(1, int(segments.max()) + 1):
+            (kind,) = set(kinds[row][segments == number].tolist())
+            per[packed.names[len(per)]] = KINDS[kind]
+    assert per == {"text": "text", "sound": "sound", "picture": "picture", "both": "picture", "video": "video"}  # fmt: skip
+    run(stage, packed, tmp_path, steps=4, lr=1e-2)
+    with torch.no_grad():
+        _, numbers = stage.loss(packed, generator=torch.Generator())
+        assert 0 < numbers["right"] < 1  # the fixture: some are right
+        alone = {n: stage.loss(batch(n), generator=torch.Generator())[1] for n in ("text", "sound", "video")}  # fmt: skip
+    assert set(numbers) == {"tokens", "conversations", "right", *(f"right_{k}" for k in KINDS)}
+    for name, seen in alone.items():
+        assert float(numbers[f"right_{name}"]) == pytest.approx(float(seen["right"]))
 
 
 def held(stage: ThinkerStage, packed) -> int:

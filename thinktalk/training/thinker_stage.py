@@ -20,6 +20,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from thinktalk.config import TokenIds
 from thinktalk.data.packing import Packed, packed_hidden
 from thinktalk.encoders.audio import AudioEncoder
 from thinktalk.encoders.vision import VisionEncoder
@@ -37,6 +38,8 @@ UNUSED = ("audio.bos_eos",)
 """In the checkpoint, read by nothing: never trained."""
 WATCHED = 256
 """Places of a batch at which it is looked whether the right token would be written."""
+KINDS = ("text", "sound", "picture", "video")
+"""What a conversation holds; the last that fits."""
 
 
 class ThinkerStage(Stage):
@@ -99,7 +102,7 @@ class ThinkerStage(Stage):
     def loss(
         self, batch: Packed, *, generator: torch.Generator, **turn: str
     ) -> tuple[Tensor, Metrics]:
-        """Cross-entropy a token; `right` is the share of some of them that would be written right."""
+        """Cross-entropy a token; `right` is the share of some of them that would be written right, by kind too."""
         spans = Spans.of(batch.segments)  # while it is on the CPU
         media, tie = self.features(batch)
         device = self.thinker.embed.weight.device
@@ -111,11 +114,20 @@ class ThinkerStage(Stage):
         x = Embedded(embeds, batch.positions.to(device))
         hidden = packed_hidden(self.thinker, x, spans.to(device))
         loss, tokens = answer_loss(hidden, targets, self.thinker.logits)
-        with torch.no_grad():
-            here = (targets != IGNORE).nonzero()[:WATCHED].unbind(1)
-            right = self.thinker.logits(hidden[here]).argmax(-1) == targets[here]
-        numbers = {"tokens": tokens, "conversations": float(len(batch.names))}
-        return loss, numbers | ({"right": right.float().mean()} if len(right) else {})
+        return loss, {"tokens": tokens, "conversations": float(len(batch.names))} | self._watched(batch, hidden, targets)  # fmt: skip
+
+    @torch.no_grad()
+    def _watched(self, batch: Packed, hidden: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """How often the right token would be written, at some places all over the row; also by what the question holds."""
+        places = (targets != IGNORE).nonzero()
+        places = places[:: max(1, len(places) // WATCHED)][:WATCHED]
+        if not len(places):
+            return {}
+        here = tuple(places.unbind(1))
+        right = (self.thinker.logits(hidden[here]).argmax(-1) == targets[here]).float().cpu()
+        kinds = kinds_of(batch, self.ids)[tuple(places.cpu().unbind(1))]
+        each = {name: right[kinds == number] for number, name in enumerate(KINDS)}
+        return {"right": right.mean()} | {f"right_{k}": x.mean() for k, x in each.items() if len(x)}
 
     def features(self, batch: Packed) -> tuple[dict[int, Tensor], Tensor | None]:
         """Placeholder's id -> features (N, D) of all its media, in order; and a zero that ties in encoders that had none.
@@ -162,6 +174,16 @@ class ThinkerStage(Stage):
 def begins(name: str, start: str) -> bool:
     """Whether a parameter is `start` or inside it."""
     return name == start or name.startswith(f"{start}.")
+
+
+def kinds_of(batch: Packed, ids: TokenIds) -> Tensor:
+    """The number (B, T) of each token's kind in KINDS: that of its conversation."""
+    B, T = batch.segments.shape
+    owner = batch.segments + (T + 1) * torch.arange(B)[:, None]  # one number a conversation
+    kinds = torch.zeros_like(owner)
+    for number, placeholder in enumerate((ids.audio, ids.image, ids.video), 1):
+        kinds[torch.isin(owner, owner[batch.token_ids == placeholder])] = number
+    return kinds
 
 
 def _targets(labels: Tensor) -> Tensor:
