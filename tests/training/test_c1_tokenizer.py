@@ -9,8 +9,10 @@ import torch
 import torch.nn.functional as F
 
 from thinktalk.config import AudioEncoderConfig, Wav2CodeConfig
+from thinktalk.data.speech import Symbols
 from thinktalk.encoders.audio import AudioEncoder
 from thinktalk.errors import ConfigError
+from thinktalk.metrics.wer import word_errors
 from thinktalk.training.c1_tokenizer import (
     Speech,
     TokenizerHeads,
@@ -20,6 +22,7 @@ from thinktalk.training.c1_tokenizer import (
     noisy_copy,
 )
 from thinktalk.training.losses import IGNORE
+from thinktalk.training.shown import spectrogram
 from thinktalk.wav2code.encoder import SpeechTokenizer
 
 CONFIG = Wav2CodeConfig(
@@ -190,3 +193,20 @@ def test_it_starts_from_ears_that_recognise():
     assert not torch.equal(heads.layers[0].mlp.up.weight, ears.layers[2].mlp.up.weight)
     with pytest.raises(ConfigError, match=r"wav2code.width 32: expected 48"):
         stage.start_from(AudioEncoder(replace(ears.config, width=48)))
+
+
+def test_what_is_shown_and_counted_is_of_codes():
+    """The picture is what the mel head draws of the first clip alone; errors are those of what the reader reads."""
+    stage, data = make(), batch()
+    symbols = Symbols(tuple("abcdef"))
+    tokenizer, heads = stage.modules.tokenizer, stage.modules.heads
+    shown = stage.show(data, generator=noise())["mel"].pixels
+    codes = tokenizer.encode(data.mels[:1])[0]
+    (drawn,) = heads.draw([tokenizer.fsq.embed(codes - 1)], data.speakers[:1])
+    expected = spectrogram(data.mels[0][:, : drawn.shape[1]], drawn).pixels
+    torch.testing.assert_close(shown, expected, atol=1e-4, rtol=0)
+    letters, words = stage.errors([data, data], symbols)
+    assert letters.length == 2 * int(data.label_lengths.sum())
+    said = stage.reader(symbols).read(tokenizer.encode(data.mels))
+    texts = [symbols.text(row.tolist()) for row in data.labels]
+    assert words.count == 2 * sum(word_errors(t, s).count for t, s in zip(texts, said, strict=True))

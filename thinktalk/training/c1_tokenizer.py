@@ -8,14 +8,14 @@
 Supervised by content a code says what was spoken; the mel loss keeps a little of how, and is kept light: it
 took Qwen's 25 Hz tokenizer from 7.5 to 10.4 % WER (Qwen3-TTS report). The speaker is told to the mel head, so
 codes need not carry who speaks. CTC reads 50 slots a second because 25 are too few for letters. Only `tokenizer` is
-kept; the heads stay in the checkpoint of the run, and the CTC head reads codes aloud for the Talker's rewards.
+shipped; what listens to letters is left beside it and reads codes aloud for the Talker's rewards (training/reader.py).
 
 Letters: B clips, N codes of all clips, D width, V labels, P phones, M mel bands, L mel frames.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -28,8 +28,10 @@ from thinktalk.data.speech import LETTERS, Symbols
 from thinktalk.encoders.audio import AudioEncoder
 from thinktalk.errors import ConfigError
 from thinktalk.layers.linear import Linear
+from thinktalk.metrics.wer import Errors, character_errors, word_errors
 from thinktalk.training.losses import IGNORE, ctc
 from thinktalk.training.reader import CodeReader, Listener
+from thinktalk.training.shown import Shown, spectrogram
 from thinktalk.training.stage import Stage
 from thinktalk.wav2code.encoder import SpeechTokenizer
 
@@ -179,6 +181,29 @@ class TokenizerStage(Stage):
         metrics |= usage(made.indices, fsq.num_codes)
         metrics["agree"] = (other.indices == made.indices).float().mean()
         return total, metrics
+
+    def show(self, batch: Speech, *, generator: torch.Generator) -> Shown:
+        """The log-mel of the batch's first clip, and below what its codes keep of it."""
+        tokenizer, heads = self.modules.tokenizer, self.modules.heads
+        assert tokenizer.fsq is not None
+        mel = batch.mels[0]
+        x_ND, pieces = tokenizer.features([mel])
+        speakers = torch.zeros(1, dtype=torch.int64) if batch.speakers is None else batch.speakers[:1]  # fmt: skip
+        (drawn,) = heads.draw(pieces.join(tokenizer.fsq(x_ND).embedding), speakers)
+        return {"mel": spectrogram(mel[:, : drawn.shape[1]], drawn)}
+
+    def errors(
+        self, batches: Iterable[Speech], symbols: Symbols = LETTERS
+    ) -> tuple[Errors, Errors]:
+        """Errors in letters and in words of what is read from the codes of clips that were not learnt from."""
+        reader, letters, words = self.reader(symbols), Errors(), Errors()
+        for batch in batches:
+            read = reader.read(self.modules.tokenizer.encode(batch.mels))
+            for said, labels, n in zip(read, batch.labels, batch.label_lengths, strict=True):
+                true = symbols.text(labels[:n].tolist())
+                letters += character_errors(true, said, normal=False)
+                words += word_errors(true, said)
+        return letters, words
 
     def _phones(self, slots: Sequence[Tensor], phones: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Cross-entropy of the frames whose phone is known, and how many are right."""
