@@ -152,3 +152,12 @@ def test_a_make_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
     assert skills.total() == 30 - 10 * len(before)
     with pytest.raises(InputError, match="of another make"):
         make_world(text.ask, tmp_path / "broken", counts=counts, shard_samples=10, seed=1)
+
+
+@pytest.mark.slow
+def test_several_processes_make_the_same(tmp_path):
+    counts = {"train": 30, "test": 10}
+    one, skills = make_world(pictures.ask, tmp_path / "one", counts=counts, shard_samples=10)
+    two, again = make_world(pictures.ask, tmp_path / "two", counts=counts, shard_samples=10, jobs=2)
+    assert [Path(p).read_bytes() for p in one] == [Path(p).read_bytes() for p in two]
+    assert skills == again

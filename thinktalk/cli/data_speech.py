@@ -21,7 +21,6 @@ def add_arguments(make: argparse.ArgumentParser) -> None:
     speech.add_argument("--texts", nargs="+", metavar="T", help="what is read: templates, questions, chitchat, wordnet, or files with a sentence a line (default: those four)")  # fmt: skip
     speech.add_argument("--blends", type=positive, default=200, metavar="N", help="voices besides the stock ones (default 200)")  # fmt: skip
     speech.add_argument("--own", type=int, choices=range(101), default=25, metavar="PERCENT", help="of the sentences: read by the four voices that answer (default 25)")  # fmt: skip
-    speech.add_argument("--jobs", type=positive, default=1, metavar="N", help="processes of one thread each (default 1)")  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:

@@ -11,12 +11,15 @@ first shard that is not there, and gives the bytes it would have given.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
+import multiprocessing
 import os
 import random
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -102,40 +105,61 @@ def make_world(
     counts: Mapping[str, int],
     seed: int = 0,
     shard_samples: int = SHARD_SAMPLES,
+    jobs: int = 1,
 ) -> tuple[list[str], Counter[str]]:
     """Write OUT/train-00000.tar and so on, so many samples of each split; gives the paths and the samples a skill has.
 
-    The same seed gives the same bytes, and shards that this very make wrote before are left as they are (their samples
-    are not counted). Errors: ConfigError (a split that is none, or that has no contents); InputError (OUT holds shards of
-    another make, or cannot be written).
+    The same seed gives the same bytes in any number of processes (`jobs`; the world must pickle then), and shards that this
+    very make wrote before are left as they are (their samples are not counted). Errors: ConfigError (a split that is none,
+    or that has no contents); InputError (OUT holds shards of another make, or cannot be written).
     """
     names = [name for _, name in SPLITS]
     if unknown := set(counts) - set(names):
         raise ConfigError(f"splits {sorted(unknown)} are unknown; have {', '.join(names)}")
-    skills: Counter[str] = Counter()
     plan = {"seed": seed, "shard_samples": shard_samples, "counts": {n: counts.get(n, 0) for n in names}}  # fmt: skip
+    shards = [
+        _Shard(Path(out) / f"{split}-{n:05d}.tar", split, first, min(shard_samples, counts[split] - first), f"{seed} {split} {n}")
+        for split in names
+        for n, first in enumerate(range(0, counts.get(split, 0), shard_samples))
+    ]  # fmt: skip
+    skills: Counter[str] = Counter()
     with begun(Path(out), {"world": _name(world), **plan}):
-        paths = []
-        for split in names:
-            for shard, first in enumerate(range(0, counts.get(split, 0), shard_samples)):
-                path = Path(out) / f"{split}-{shard:05d}.tar"
-                if not path.exists():
-                    size = min(shard_samples, counts[split] - first)
-                    _write(world, path, split, size, first, random.Random(f"{seed} {split} {shard}"), skills)  # fmt: skip
-                paths.append(str(path))
-    return paths, skills
+        missing = [shard for shard in shards if not shard.path.exists()]
+        if jobs == 1 or len(missing) < 2:
+            for shard in missing:
+                skills += _write(world, shard)
+        else:
+            # spawned, not forked: threads of the parent would leave locks behind
+            with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
+                for made in pool.map(_write, itertools.repeat(world), missing):
+                    skills += made
+    return [str(shard.path) for shard in shards], skills
 
 
-def _write(world: World, path: Path, split: str, size: int, first: int, draw: random.Random, skills: Counter[str]) -> None:  # fmt: skip
-    """One shard, whole or not at all."""
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".making-") as scratch:
-        with ShardWriter(Path(scratch) / "shard", max_bytes=1 << 40) as shard:
-            for number in range(first, first + size):
-                item = draw_item(world, split, draw)
-                record = json.dumps(record_of(item, split, draw), ensure_ascii=False).encode()
-                shard.write(f"{number:06d}", {"json": record, **item.media()})
+@dataclass(frozen=True, slots=True)
+class _Shard:
+    """A tar that is to be written: samples `first` to `first + size` of a split, drawn from `seed`."""
+
+    path: Path
+    split: str
+    first: int
+    size: int
+    seed: str
+
+
+def _write(world: World, shard: _Shard) -> Counter[str]:
+    """One shard, whole or not at all; the samples each skill has in it."""
+    skills: Counter[str] = Counter()
+    draw = random.Random(shard.seed)
+    with tempfile.TemporaryDirectory(dir=shard.path.parent, prefix=".making-") as scratch:
+        with ShardWriter(Path(scratch) / "shard", max_bytes=1 << 40) as writer:
+            for number in range(shard.first, shard.first + shard.size):
+                item = draw_item(world, shard.split, draw)
+                record = json.dumps(record_of(item, shard.split, draw), ensure_ascii=False).encode()
+                writer.write(f"{number:06d}", {"json": record, **item.media()})
                 skills[item.skill] += 1
-        shard.paths[0].replace(path)
+        writer.paths[0].replace(shard.path)
+    return skills
 
 
 @contextlib.contextmanager
