@@ -42,15 +42,20 @@ stage() {
 }
 
 # ------------------------------------------------------------------------------------------------------------- the data
-# robot voices that pip brings, questions with exact answers typed and spoken, pictures
+# robot voices that pip brings, questions with exact answers typed and spoken, pictures, sounds, videos without and with sound
 made "$data/speech" thinktalk data make --world speech --engine espeak --kind sentences --texts templates questions --count 300
 made "$data/dialogues" thinktalk data make --world speech --engine espeak --kind dialogues --count 150
 made "$data/text" thinktalk data make --world text --count 1000
 made "$data/pictures" thinktalk data make --world pictures --count 400
+made "$data/sounds" thinktalk data make --world sounds --count 200
+made "$data/videos" thinktalk data make --world videos --count 100
+made "$data/omni" thinktalk data make --world omni --count 100
 speech=$data/speech/train-*.tar
 dialogues=$data/dialogues/train-*.tar
 text=$data/text/train-*.tar
 pictures=$data/pictures/train-*.tar
+sounds=$data/sounds/train-*.tar
+videos=$data/videos/train-*.tar,$data/omni/train-*.tar
 
 # ----------------------------------------------------------------------------------------------------------- the stages
 model=
@@ -71,18 +76,20 @@ answers=$coded/dialogues/*.tar
 stage c2_flow c2_flow "shards=$spoken,$answers" batch_seconds=15 steps=100
 stage c3_vocoder c3_vocoder "shards=$spoken,$answers" batch_seconds=4 steps=60
 
-# the Thinker: words first (in the place of Qwen2.5), then what it hears and sees, then answers
-stage p0_words p2_joint "shards=$text" learns=thinker tokens=2048 steps=200 optim.lr=3e-3
+# the Thinker: words first (in the place of Qwen2.5), then what it hears and sees, then what is long, then how to answer speech
+stage p0_words p2_joint "shards=$text" learns=thinker tokens=2048 steps=150 optim.lr=3e-3
 stage p1_align p1_align "shards=$speech,$pictures" tokens=1536 steps=60
-stage p2_joint p2_joint "shards=$text,$speech,$pictures,$dialogues" tokens=2048 steps=100 optim.lr=2e-3
-stage p3_long p3_long "shards=$text,$speech,$pictures,$dialogues" tokens=8192 steps=15 optim.lr=1e-3
-stage s1_sft s1_sft "shards=$text,$speech,$pictures,$dialogues" lora.rank=8 tokens=2048 steps=60 optim.lr=2e-3
+stage p2_joint p2_joint "shards=$text,$speech,$pictures,$sounds" tokens=1536 steps=100 optim.lr=2e-3
+stage p3_long p3_long "shards=$videos" tokens=4096 steps=30 optim.lr=2e-3
+stage s1_sft s1_sft "shards=$dialogues,$text@0.3,$pictures@0.3" lora.rank=8 tokens=1536 steps=60 optim.lr=5e-3
 
-# the Talker: speech in context, what is heard right, chosen voices
-stage k1_icl k1_icl "shards=$spoken" "dialogues=$answers" batch_tokens=3000 steps=120
-stage k2_dpo k2_dpo "shards=$spoken" "judge=reader:$runs/c1_tokenizer" batch_tokens=2000 steps=20 \
-    mining.prompts=24 mining.samples=4 mining.worst_chosen=100 mining.gap=0.01
-stage k3_speaker k3_speaker "shards=$spoken" "dialogues=$answers" batch_tokens=3000 steps=40
+# the Talker: speech in context, what is heard right, chosen voices; what the Thinker tells it is kept, it is the same in all three
+stage k1_icl k1_icl "shards=$spoken" "dialogues=$answers" "states=$runs/s1_sft/states" batch_tokens=3000 steps=250 eos_weight=10 \
+    optim.lr=4e-3
+# a Talker so young is judged by its length alone, and the best of its samples may be bad
+stage k2_dpo k2_dpo "shards=$spoken" "states=$runs/s1_sft/states" "judge=reader:$runs/c1_tokenizer" batch_tokens=2000 steps=20 \
+    mining.prompts=32 mining.samples=4 mining.worst_chosen=100 mining.gap=0.01 mining.length_ratio=1000 optim.lr=2e-4
+stage k3_speaker k3_speaker "shards=$spoken" "dialogues=$answers" "states=$runs/s1_sft/states" batch_tokens=3000 steps=40 optim.lr=5e-4
 
 # -------------------------------------------------------------------------------------------------------------- the end
 rm -rf "$out.fresh"
