@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from thinktalk.data.prompts import split_of
 from thinktalk.data.synth import drawing, pictures
-from thinktalk.data.synth.world import Item, make_world, record_of
+from thinktalk.data.synth.world import Item, draw_item, record_of
 
 
 def pixels(item: Item) -> np.ndarray:
@@ -81,17 +80,19 @@ def test_answers_follow_from_the_things():
     assert 110 < yes < 190, "half of them, within three deviations and a little"
 
 
-def test_the_held_styles_are_only_in_the_test(tmp_path):
+def test_neither_contents_nor_held_styles_of_the_test_are_trained():
     draw = random.Random(1)
-    for split in ("train", "test"):
-        items = [i for i in (pictures.ask(draw) for _ in range(300)) if ("test" if i.held else split_of(i.content, salt=i.skill)) == split]  # fmt: skip
-        styles = {i.facts["style"] for i in items}
-        held = {drawing.HELD_SHAPES, drawing.HELD_DIGITS}
-        assert (held <= styles) if split == "test" else not (held & styles)
-        assert len(items) > 20
+    contents, styles = {}, {}
+    for split, count in (("train", 300), ("test", 60)):
+        items = [draw_item(pictures.ask, split, draw) for _ in range(count)]
+        contents[split] = {(i.skill, i.content) for i in items}
+        styles[split] = Counter(i.facts["style"] for i in items)
+    held = {drawing.HELD_SHAPES, drawing.HELD_DIGITS}
+    assert not contents["train"] & contents["test"] and not held & set(styles["train"])
+    # a sixth of the styles: 10 of 60, more than two deviations to both sides
+    assert 3 <= sum(styles["test"][s] for s in held) <= 22
     record = record_of(items[0], "test", draw)
     assert record["pixels"] == {"jpg": list(items[0].pixels["jpg"])} and "things" in record
-    assert make_world(pictures.digits, tmp_path, counts={"test": 2})[1] == {"digits": 2}
 
 
 @pytest.mark.parametrize("style", [*drawing.DIGIT_STYLES, drawing.HELD_DIGITS])

@@ -58,7 +58,7 @@ class Item:
     facts: Mapping[str, Any] | Callable[[], Mapping[str, Any]] = field(default_factory=dict)
     """What is to be seen or heard, as further fields of the record: things, events, seconds, style; or what makes them."""
     held: bool = False
-    """For the test alone: drawn in a style, or from a picture, that nobody trains with."""
+    """Not for training nor dev: drawn in a style, or from a picture, that nobody trains with."""
 
 
 World = Callable[[random.Random], Item]
@@ -192,9 +192,8 @@ def draw_item(world: World, split: str, draw: random.Random) -> Item:
     """An item that belongs to a split. Errors: ConfigError when the world seems to have none for it."""
     for _ in range(TRIES):
         item = world(draw)
-        if (
-            item.taught
-            or ("test" if item.held else split_of(item.content, salt=item.skill)) == split
-        ):
+        if item.held and split != "test":
+            continue
+        if item.taught or split_of(item.content, salt=item.skill) == split:
             return item
     raise ConfigError(f"{TRIES} questions in a row are not of the split {split}; make the world larger")  # fmt: skip
