@@ -24,8 +24,9 @@ from thinktalk.weights.model import OmniModel
 
 __all__ = ["GUARDED", "PreferenceStage"]
 
-GUARDED = Preference(per_token=True, likelihood=0.2, kl_limit=0.05)
-"""Numbers for a small Talker: training.md's 5 nats an utterance are 0.05 a code of 4 s at 25 codes/s."""
+GUARDED = Preference(beta=2.0, per_token=True, likelihood=1.0, kl_limit=0.05)
+"""Numbers for a small Talker. Log-ratios are a code's, so beta is about a speech's length times that of plain DPO: 0.1 left
+the gradient to the likelihood alone, 5 with a high rate broke words that were right (LOG.md)."""
 
 
 class PreferenceStage(TalkerStage):
