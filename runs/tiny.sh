@@ -88,7 +88,7 @@ stage k1_icl k1_icl "shards=$spoken" "dialogues=$answers" "states=$runs/s1_sft/s
     optim.lr=4e-3
 # a Talker so young is judged by its length alone, and the best of its samples may be bad
 stage k2_dpo k2_dpo "shards=$spoken" "states=$runs/s1_sft/states" "judge=reader:$runs/c1_tokenizer" batch_tokens=2000 steps=20 \
-    mining.prompts=32 mining.samples=4 mining.worst_chosen=100 mining.gap=0.01 mining.length_ratio=1000 optim.lr=2e-4
+    mining.prompts=48 mining.samples=6 mining.shortest=0.1 mining.worst_chosen=100 mining.gap=0.01 mining.length_ratio=1000 optim.lr=2e-4
 stage k3_speaker k3_speaker "shards=$spoken" "dialogues=$answers" "states=$runs/s1_sft/states" batch_tokens=3000 steps=40 optim.lr=5e-4
 
 # -------------------------------------------------------------------------------------------------------------- the end
