@@ -45,7 +45,7 @@ if [ "$device" = auto ]; then
     device=$(python -c 'import torch; print("cuda" if torch.cuda.is_available() else "cpu")')
 fi
 # a GPU is fed with eight times as much at a time, by processes that read ahead
-if [ "$device" = cpu ]; then tokens=4096 sound=60 workers=0; else tokens=32768 sound=480 workers=8; fi
+if [ "$device" = cpu ]; then tokens=4096 sound=60 waves=15 workers=0; else tokens=32768 sound=480 waves=240 workers=8; fi
 rehearsal=$(awk -v m="${minutes:-60}" 'BEGIN { print (m < 1) ? "yes" : "" }')
 engine=${engine:-$([ -n "$rehearsal" ] && echo espeak || echo kokoro)}
 
@@ -131,7 +131,8 @@ for folder in sentences dialogues; do
 done
 said=$coded/sentences/train-*.tar answers=$coded/dialogues/train-*.tar
 stage c2_flow c2_flow 90 "shards=$said,$answers" batch_seconds=$sound workers=$workers
-stage c3_vocoder c3_vocoder 240 "shards=$data/sentences/train-*.tar" batch_seconds=$sound workers=$workers
+# a vocoder keeps 200 MB a second of what it makes
+stage c3_vocoder c3_vocoder 240 "shards=$data/sentences/train-*.tar" batch_seconds=$waves workers=$workers
 
 # understands: a Thinker from nothing learns words first, since a fresh one hands nothing on to its senses
 stage language p2_joint 120 "shards=$data/text/train-*.tar" learns=thinker precision=bf16 tokens=$tokens speech=0.2
