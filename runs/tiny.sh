@@ -84,12 +84,12 @@ stage p3_long p3_long "shards=$videos" tokens=4096 steps=30 optim.lr=2e-3
 stage s1_sft s1_sft "shards=$dialogues,$text@0.3,$pictures@0.3" lora.rank=8 tokens=1536 steps=60 optim.lr=5e-3
 
 # the Talker: speech in context, what is heard right, chosen voices; what the Thinker tells it is kept, it is the same in all three
-stage k1_icl k1_icl "shards=$spoken" "dialogues=$answers" "states=$runs/s1_sft/states" batch_tokens=3000 steps=250 eos_weight=10 \
+stage k1_icl k1_icl "shards=$spoken" "dialogues=$answers" "states=$runs/s1_sft/states" batch_tokens=3000 steps=250 eos_weight=1 \
     optim.lr=4e-3
 # a Talker so young is judged by its length alone, and the best of its samples may be bad
 stage k2_dpo k2_dpo "shards=$spoken" "states=$runs/s1_sft/states" "judge=reader:$runs/c1_tokenizer" batch_tokens=2000 steps=20 \
     mining.prompts=48 mining.samples=6 mining.shortest=0.1 mining.worst_chosen=100 mining.gap=0.01 mining.length_ratio=1000 optim.lr=2e-4
-stage k3_speaker k3_speaker "shards=$spoken" "dialogues=$answers" "states=$runs/s1_sft/states" batch_tokens=3000 steps=40 optim.lr=5e-4
+stage k3_speaker k3_speaker "shards=$spoken" "dialogues=$answers" "states=$runs/s1_sft/states" batch_tokens=3000 steps=40 eos_weight=1 optim.lr=5e-4
 
 # -------------------------------------------------------------------------------------------------------------- the end
 rm -rf "$out.fresh"
