@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -32,16 +33,19 @@ class Admission:
         device = engine.stages.thinking.thinker.embed.weight.device
         self.max_bytes = max_bytes if max_bytes is not None else free_bytes(device) // 2
 
-    def check(self, tokens: int, *, speaks: bool) -> None:
-        """Busy unless a conversation of so many tokens may come in."""
-        engine, count = self.engine, len(self.engine.seats)
+    def check(self, tokens: int, *, speaks: bool, coming: Sequence[bool] = ()) -> None:
+        """Busy unless a conversation of so many tokens may come in; `coming`: whether those speak who were let in before it
+        and have no seat yet.
+        """
+        engine, count = self.engine, len(self.engine.seats) + len(coming)
         if count >= self.max_sessions:
             raise Busy(
                 f"engine: {count} conversations of at most {self.max_sessions}; close one, or raise max_sessions"
             )
         need = self.bytes_of(max(tokens, FIRST_TOKENS), speaks=speaks)
-        self._check_bytes(self.committed() + need, need, f"{count} conversations")
-        others = sum(seat.speech for seat in engine.seats)
+        waiting = sum(self.bytes_of(FIRST_TOKENS, speaks=one) for one in coming)
+        self._check_bytes(self.committed() + waiting + need, need, f"{count} conversations")
+        others = sum(seat.speech for seat in engine.seats) + sum(coming)
         if self.max_load is not None and speaks and others:
             load = self.load(others + 1)
             if load > self.max_load:

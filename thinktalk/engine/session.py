@@ -31,6 +31,7 @@ from thinktalk.engine.dialogue import Dialogue
 from thinktalk.engine.engine import Engine
 from thinktalk.engine.listening import Listener, plain
 from thinktalk.engine.saving import Record, load_record, revive, save_session
+from thinktalk.engine.wording import Wording
 from thinktalk.errors import ConfigError, InputError
 from thinktalk.events import Event
 from thinktalk.pipeline import Options
@@ -116,21 +117,25 @@ class Session(Dialogue):
 
     # ---------------------------------------------------------------------------------------------------------- replies
 
-    def respond(self, *, noise: Tensor | None = None, **changes: Any) -> AsyncIterator[Event]:
+    def respond(
+        self, *, noise: Tensor | None = None, wording: Wording | None = None, **changes: Any
+    ) -> AsyncIterator[Event]:
         """End the turn and answer: TextDelta, AudioChunk as they come, then Done. Work begins at the call.
 
         `changes` replace options for this reply (greedy, seed, speech, flow_method, max_text_tokens, ...); `noise` (frames,
-        mel bands) fixes the flow's start. A reply still under way is interrupted first. Leaving the loop early interrupts;
+        mel bands) fixes the flow's start, `wording` some of the words. A reply still under way is interrupted first. Leaving the loop early interrupts;
         after interrupt() it ends without Done. ContextLimit comes first when not all fitted, or alone when no answer does.
         """
-        return self._follow_async(*self._begin(noise, changes))
+        return self._follow_async(*self._begin(noise, wording, changes))
 
-    def respond_sync(self, *, noise: Tensor | None = None, **changes: Any) -> Iterator[Event]:
+    def respond_sync(
+        self, *, noise: Tensor | None = None, wording: Wording | None = None, **changes: Any
+    ) -> Iterator[Event]:
         """The same for a plain `for`."""
-        return self._follow(*self._begin(noise, changes))
+        return self._follow(*self._begin(noise, wording, changes))
 
     def _begin(
-        self, noise: Tensor | None, changes: dict[str, Any]
+        self, noise: Tensor | None, wording: Wording | None, changes: dict[str, Any]
     ) -> tuple[list[Event], Answer | None]:
         self._must_be_open()
         options = _changed(self._options, changes)
@@ -138,7 +143,7 @@ class Session(Dialogue):
         self._stop_speaking()
         self._settle()
         self._raise_late()
-        return self._ask(options, noise)
+        return self._ask(options, noise, wording)
 
     def _follow(self, limits: list[Event], answer: Answer | None) -> Iterator[Event]:
         try:
@@ -200,6 +205,11 @@ class Session(Dialogue):
         """Tokens of the conversation so far."""
         self._settle()
         return self._state.timeline.tokens
+
+    @property
+    def replying(self) -> bool:
+        """Whether a reply is under way."""
+        return self._answer is not None and not self._answer.over
 
     @property
     def room(self) -> int:

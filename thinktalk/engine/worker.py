@@ -41,6 +41,11 @@ class Worker:
         """Whether a thread of its own works."""
         return self._thread is not None
 
+    @property
+    def broken(self) -> Exception | None:
+        """What ended the thread before its time; nothing can be asked of it any more."""
+        return self._broken
+
     def start(self) -> Self:
         """Work in a thread of its own."""
         assert self._thread is None, "a thread is at work already"

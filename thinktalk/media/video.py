@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -73,12 +73,14 @@ def load_video(
     name: str | None = None,
     allow_urls: bool = False,
 ) -> Video:
-    """The sampled, resized frames of a path, bytes, open file, URL, (frames, fps), or a list of frames.
+    """The sampled, resized frames of a path, bytes, open file, URL, (frames, fps), or a list of frames; a Video stays as it is.
 
     (frames, fps) is a video in memory: uint8 (T, H, W, 3) or PIL images. A bare array or list of frames counts as sampled
     already, at visual.video_fps. Raises InputError for what is not a video, has no frames, or is too long or large.
     """
     label = describe(source, name=name)
+    if isinstance(source, Video):  # decoded elsewhere, by the same settings
+        return source if want_audio else replace(source, audio=None)
     with no_crash(label, EXPECTED), quiet():
         if isinstance(source, tuple):
             if len(source) != 2:
