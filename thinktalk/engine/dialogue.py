@@ -23,6 +23,7 @@ from thinktalk.engine.listening import Listener, ListenerState
 from thinktalk.engine.live import join_prompts
 from thinktalk.engine.seat import Seat
 from thinktalk.engine.seat_state import Mark
+from thinktalk.engine.wording import Wording
 from thinktalk.errors import InputError, ThinktalkError
 from thinktalk.events import ContextLimit, Event
 from thinktalk.pipeline import Options, Reading
@@ -98,7 +99,9 @@ class Dialogue:
 
     # --------------------------------------------------------------------------------------------------------- replies
 
-    def _ask(self, options: Options, noise: Tensor | None) -> tuple[list[Event], Answer | None]:
+    def _ask(
+        self, options: Options, noise: Tensor | None, wording: Wording | None
+    ) -> tuple[list[Event], Answer | None]:
         """End the user's turn, if one is open, and have the seat answer; None when no answer fits."""
         listener, state = self._listener, self._state
         fits = state.timeline.tokens <= listener.limit
@@ -117,7 +120,7 @@ class Dialogue:
         options = replace(options, generation=replace(options.generation, max_text_tokens=most))
         answer = Answer(state.timeline.fork(), room, listener.context, options.speech)
         self._answer = answer
-        self._seat.reply(options, answer.emit, noise=noise)
+        self._seat.reply(options, answer.emit, noise=noise, wording=wording)
         return limits, answer
 
     def _settle(self) -> None:

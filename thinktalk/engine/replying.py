@@ -11,6 +11,7 @@ network and runs none: that is stages.py, for many replies at once.
 from __future__ import annotations
 
 import enum
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,6 +25,7 @@ from thinktalk.engine.drawing import Choice
 from thinktalk.engine.ledger import Ledger
 from thinktalk.engine.pool import Row
 from thinktalk.engine.seat_state import Mark, SeatState
+from thinktalk.engine.wording import Watch, Wording
 from thinktalk.events import AudioChunk, Done, Event, Reply, TextDelta
 from thinktalk.media.text import TextStream
 from thinktalk.pipeline import Options
@@ -80,6 +82,7 @@ class Replying:
     clock: Callable[[], float]
     memory: SeatState  # of its conversation
     noise: Tensor | None = None
+    wording: Wording = field(default_factory=Wording)
     begun: bool = False
     live: bool = True  # False once it is over, however it ended
 
@@ -95,6 +98,8 @@ class Replying:
     hidden: list[Tensor] = field(default_factory=list)  # (1, 1, D) of each token read
     finish: str = "length"
     words: list[str] = field(default_factory=list)
+    given: deque[int] = field(init=False)  # tokens it must still begin with
+    watch: Watch = field(init=False)  # where its text and its speech end
 
     # Talker
     feed: TalkerFeed | None = None  # None without speech
@@ -119,6 +124,7 @@ class Replying:
 
     def __post_init__(self) -> None:
         self.ledger = Ledger(self.asked_at)
+        self.given, self.watch = deque(self.wording.given), Watch(self.wording)
 
     # ------------------------------------------------------------------------------------------------------- what next
 
@@ -185,22 +191,34 @@ class Replying:
             self.moment("first_token")
             self.thinking = len(self.token_ids) < self.text_limit
             assert self.text is not None
-            self.say(self.text.push(token))
+            self._write(self.text.push(token))
         if not self.thinking:
             self.moment("text")
             if self.live:
-                self.say(self.text.flush() if self.text is not None else "")
+                self._write(self.text.flush() if self.text is not None else "")
+                self.say(self.watch.flush())
             if self.feed is not None and not self.hidden:
                 self.talking = self.speaking = (
                     False  # nothing was read: there is nothing to speak of
                 )
-            elif self.talking and self.feed is not None:
+            elif self.talking and self.feed is not None and not self.feed.ended:
+                self.feed.end()
+
+    def _write(self, piece: str) -> None:
+        """The text goes on, up to where it is to stop or to fall silent."""
+        self.say(self.watch.push(piece))
+        if self.watch.stopped:
+            self.thinking, self.finish = False, "stop"
+        if self.watch.silent and self.talking and self.feed is not None:
+            if not self.hidden:
+                self.talking = self.speaking = False  # nothing comes before it
+            elif not self.feed.ended:
                 self.feed.end()
 
     def hear(self, hidden: Tensor, heard: Tensor | None) -> None:
         """The last token was read: its hidden state (1, 1, D), and what the Talker hears of it (1, 1, D)."""
         self.hidden.append(hidden)
-        if heard is not None and self.feed is not None and self.talking:
+        if heard is not None and self.feed is not None and self.talking and not self.feed.ended:
             self.feed.waiting.append(heard)
 
     def accept_code(self, code: int, ends: tuple[int, ...]) -> bool:

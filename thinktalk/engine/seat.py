@@ -20,6 +20,7 @@ from torch import Tensor
 from thinktalk.code2wav.speaker import Voice
 from thinktalk.engine.replying import Failed, Replying, Said, Stage
 from thinktalk.engine.seat_state import Mark, SeatState
+from thinktalk.engine.wording import Wording
 from thinktalk.errors import InputError
 from thinktalk.messages import ThinkerChunk
 from thinktalk.pipeline import Options, Reading
@@ -118,17 +119,22 @@ class Seat:
         self.engine.do(lambda: self._queue(listed))
 
     def reply(
-        self, options: Options, emit: Callable[[Any], None], *, noise: Tensor | None = None
+        self,
+        options: Options,
+        emit: Callable[[Any], None],
+        *,
+        noise: Tensor | None = None,
+        wording: Wording | None = None,
     ) -> None:
         """Answer when all that is queued has been read. `emit` is called by the engine's thread and must not wait.
 
-        Errors: InputError when a reply is under way already, or when speech is asked of a seat that has no voice.
+        `wording` fixes some of its words. Errors: InputError when a reply is under way already, or when speech is asked of a seat that has no voice.
         """
         if options.speech and not self.speech:
             raise InputError(
                 "reply: speech asked of a seat without a voice, expected options.speech=False"
             )
-        self.engine.do(lambda: self._ask(options, emit, noise))
+        self.engine.do(lambda: self._ask(options, emit, noise, wording or Wording()))
 
     def cancel(self) -> Said:
         """Stop answering; no event comes after this. What was said is kept until keep() or rewind() says otherwise.
@@ -179,7 +185,13 @@ class Seat:
         self.pieces.extend(Piece(what, now + LISTEN_S) for what in listed)
         self.engine._stir(self)
 
-    def _ask(self, options: Options, emit: Callable[[Any], None], noise: Tensor | None) -> None:
+    def _ask(
+        self,
+        options: Options,
+        emit: Callable[[Any], None],
+        noise: Tensor | None,
+        wording: Wording,
+    ) -> None:
         self._must_be_open()
         if self.replying is not None:
             raise InputError("reply: one is under way already; wait for its end or cancel it")
@@ -191,6 +203,7 @@ class Seat:
             self.engine.clock,
             self.memory,
             noise=noise,
+            wording=wording,
             voice=self.voice,
             sample_rate=self.engine.sample_rate,
         )

@@ -80,7 +80,7 @@ class Thinking:
 
     def begin(self, reply: Replying) -> None:
         """Say the first token; from now on the conversation's memory is in the pool. Errors: ContextFull, InputError."""
-        state, options, generation = reply.memory, reply.options, reply.options.generation
+        state, generation = reply.memory, reply.options.generation
         if state.hidden is None:
             raise InputError("conversation: nothing was said yet, expected a turn to answer")
         room = self.context - state.length
@@ -88,10 +88,7 @@ class Thinking:
             raise ContextFull(
                 f"conversation: {state.length} tokens fill the model's context; begin a new session, or go back to an earlier turn"
             )
-        reply.text_choice = Choice.start(
-            Sampler.for_text(generation, greedy=options.greedy), self.thinker.config.vocab_size,
-            seed=options.seed, seen=state.token_ids, device=state.hidden.device,
-        )  # fmt: skip
+        reply.text_choice = self._choice(reply, state.token_ids[:, :0])
         reply.begin(
             state.mark(),
             self.tokenizer.decode_stream(),
@@ -126,9 +123,29 @@ class Thinking:
         return deal(replies, chosen, finite, self._accept)
 
     def _accept(self, reply: Replying, token: int) -> None:
-        reply.accept_token(token, self.ends)
+        reply.accept_token(self._given(reply, token), self.ends)
         if not reply.thinking:
             self.part(reply)
+
+    def _given(self, reply: Replying, token: int) -> int:
+        """The token that the reply must have here, or else the one that was drawn."""
+        wording = reply.wording
+        if reply.given:
+            token = reply.given.popleft()
+            if not reply.given:  # draws begin here: those before are forgotten
+                seen = torch.tensor([wording.given], dtype=torch.int64)
+                reply.text_choice = self._choice(reply, seen)
+        elif wording.ends and len(reply.token_ids) == len(wording.given):
+            token = self.ends[0]
+        return token
+
+    def _choice(self, reply: Replying, said: Tensor) -> Choice:
+        """How a reply that has said (1, T) chooses its tokens."""
+        options, state = reply.options, reply.memory
+        return Choice.start(
+            Sampler.for_text(options.generation, greedy=options.greedy), self.thinker.config.vocab_size,
+            seed=options.seed, seen=torch.cat((state.token_ids, said), 1), device=self.thinker.embed.weight.device,
+        )  # fmt: skip
 
     def part(self, reply: Replying) -> None:
         """The reply thinks no more: its memory comes home."""
