@@ -19,6 +19,7 @@ VERBS = {
     "chat": "one turn with text, sound, pictures and video; answers in text and speech",
     "say": "read a text aloud",
     "transcribe": "write down what is said in a recording",
+    "serve": "serve OpenAI's protocols (chat, realtime, speech) and a page to talk on",
     "inspect": "show what a checkpoint holds: parts, sizes, rates, voices",
     "convert": "re-shard, cast, quantise a checkpoint, or merge a LoRA adapter into it",
     "train": "run a recipe of training, or go on with it where its last checkpoint is",

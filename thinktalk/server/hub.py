@@ -106,6 +106,8 @@ class Hub:
         self.draining = asyncio.Event()
         """Set when the server is about to end: take nothing new, end when the reply under way has ended."""
         self.created = int(time.time())
+        self.error: Exception | None = None
+        """Why start() failed."""
         self._engine: Engine | None = None
         self._coming: list[bool] = []  # let in, not seated yet: whether each speaks
         self._door = asyncio.Lock()
@@ -115,6 +117,13 @@ class Hub:
 
     async def start(self) -> Self:
         """Load the model where it is not there yet, and begin to work. Errors: WeightsError, ConfigError."""
+        try:
+            return await self._start()
+        except Exception as error:
+            self.error = error
+            raise
+
+    async def _start(self) -> Self:
         settings = self.settings
         if self._omni is None:
             self._omni = await self.call(lambda: _load(settings))

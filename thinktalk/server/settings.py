@@ -9,11 +9,12 @@ is for. What is said on the command line wins.
 from __future__ import annotations
 
 import argparse
+import ipaddress
 import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields
-from typing import Any, Self, get_args, get_type_hints
+from typing import Any, Self, get_args, get_origin, get_type_hints
 
 from thinktalk.errors import ConfigError
 
@@ -53,6 +54,8 @@ class Settings:
     host: str = _say("127.0.0.1", "address to listen on; any but loopback needs keys")
     port: int = _say(8000, "port; 0 takes a free one")
     workers: int = _say(1, "processes; each holds the model")
+    tls_cert: str | None = _say(None, "certificate (PEM): pages may use a microphone over https or on loopback only")  # fmt: skip
+    tls_key: str | None = _say(None, "its key (PEM)")
     drain_seconds: float = _say(30.0, "after SIGTERM, how long conversations may take to end")
 
     # ------------------------------------------------------------------------------------------------------ who may in
@@ -108,6 +111,11 @@ class Settings:
 
         need("port", 0 <= self.port < 65536, "0 to 65535")
         need("log_level", self.log_level in ("debug", "info", "warning", "error"), "debug, info, warning or error")  # fmt: skip
+        need(
+            "tls_key",
+            (self.tls_cert is None) == (self.tls_key is None),
+            "both --tls-cert and --tls-key, or neither",
+        )
         need("flow_method", self.flow_method in ("rk4", "midpoint", "euler"), "rk4, midpoint or euler")  # fmt: skip
         for item in fields(self):
             value = getattr(self, item.name)
@@ -131,6 +139,14 @@ class Settings:
             elif text is not None:
                 values[item.name] = parse(text, types[item.name], PREFIX + item.name.upper())
         return cls(**values)
+
+    def check_address(self) -> None:
+        """ConfigError for an address that others can reach where nobody would be asked for a key."""
+        if not (self.api_keys or self.api_key_file or self.insecure or is_loopback(self.host)):
+            raise ConfigError(
+                f"--host {self.host}: others can reach it and no key is set; give --api-key-file (or THINKTALK_API_KEYS), or say "
+                "--insecure"
+            )
 
     @property
     def parts_placement(self) -> dict[str, str] | None:
@@ -156,6 +172,14 @@ class Settings:
 _MAY_BE_ZERO = {"rate", "concurrency", "queue_size", "drain_seconds"}
 
 
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 def option(name: str) -> str:
     """A field as the command line writes it."""
     return "--" + name.replace("_", "-")
@@ -163,8 +187,9 @@ def option(name: str) -> str:
 
 def parse(text: str, kind: Any, name: str) -> Any:
     """The value that a text says; ConfigError when it is not of that kind."""
-    kinds = [k for k in get_args(kind) if k is not type(None)] or [kind]
-    kind = kinds[0]
+    if get_origin(kind) is tuple:
+        return tuple(word.strip() for word in text.split(",") if word.strip())
+    kind = next((k for k in get_args(kind) if k is not type(None)), kind)  # of "str | None": str
     try:
         if kind is bool:
             return {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False, "": False}[text.lower()]  # fmt: skip
@@ -173,9 +198,7 @@ def parse(text: str, kind: Any, name: str) -> Any:
     except (KeyError, ValueError):
         what = {bool: "true or false", int: "a whole number", float: "a number"}[kind]
         raise ConfigError(f"{name}={text}: expected {what}") from None
-    if kind is str:
-        return text
-    return tuple(word.strip() for word in text.split(",") if word.strip())
+    return text
 
 
 def add_arguments(parser: argparse.ArgumentParser, *, leave_out: Sequence[str] = ()) -> None:
