@@ -14,7 +14,16 @@ from thinktalk.eval.rows import Row
 __all__ = ["SUITES", "Ability", "abilities"]
 
 Ability = Callable[[Bench], Iterable[Row]]
-SUITES: dict[str, tuple[str, ...]] = {"nano": ("nano_speech", "nano_codec")}
+SUITES: dict[str, tuple[str, ...]] = {
+    "nano": (
+        "nano_speech",
+        "nano_codec",
+        "nano_questions",
+        "nano_pictures",
+        "nano_video",
+        "nano_sounds",
+    )
+}
 
 
 def abilities(suite: str) -> Mapping[str, Ability]:
