@@ -15,7 +15,7 @@ import contextlib
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
 from typing import Any, Self, TypeVar
@@ -408,9 +408,18 @@ class Hub:
         self.metrics.waiting.set(len(self.line))
 
     async def respond(
-        self, session: Session, *, noise: Tensor | None = None, **changes: Any
+        self,
+        session: Session,
+        *,
+        noise: Tensor | None = None,
+        call: Callable[[Callable[[], Any]], Awaitable[Any]] | None = None,
+        **changes: Any,
     ) -> AsyncIterator[Event]:
-        """session.respond for a server: nothing blocks the loop, and what is left early is stopped. Use it with aclosing."""
+        """session.respond for a server: nothing blocks the loop, and what is left early is stopped. Use it with aclosing.
+
+        `call` stands in for hub.call where somebody else uses the session meanwhile and must wait for his turn.
+        """
+        call = call or self.call
         begun: list[AsyncIterator[Event]] = []
         ended = "left"
 
@@ -419,7 +428,7 @@ class Hub:
                 session.interrupt()
 
         try:
-            await self.call(lambda: begun.append(session.respond(noise=noise, **changes)))
+            await call(lambda: begun.append(session.respond(noise=noise, **changes)))
             heard = written = False
             async for event in begun[0]:
                 match event:
@@ -432,7 +441,7 @@ class Hub:
                     case Done():
                         ended = event.reply.finish
                         self._note(event.reply)
-                        await self.call(
+                        await call(
                             lambda: session.tokens
                         )  # what came meanwhile is read, by a thread
                 yield event
@@ -442,7 +451,7 @@ class Hub:
             raise
         finally:
             self.metrics.replies.labels(ended).inc()
-            await self.call(leave)
+            await call(leave)
             for events in begun:
                 await events.aclose()
 
