@@ -123,9 +123,9 @@ class Session(Dialogue):
         """End the turn and answer: TextDelta, AudioChunk as they come, then Done. Work begins at the call.
 
         `changes` replace options for this reply (greedy, seed, speech, flow_method, max_text_tokens, ...); `noise` (frames,
-        mel bands) fixes the flow's start, `wording` some of the words. A reply still under way is interrupted first. Leaving the
-        loop early interrupts;
-        after interrupt() it ends without Done. ContextLimit comes first when not all fitted, or alone when no answer does.
+        mel bands) fixes the flow's start, `wording` some of the words. A reply still under way is interrupted first. Leaving
+        the loop early interrupts; after interrupt() it ends without Done. ContextLimit comes first when not all fitted, or
+        alone when no answer does.
         """
         return self._follow_async(*self._begin(noise, wording, changes))
 
