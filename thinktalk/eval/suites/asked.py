@@ -140,7 +140,9 @@ def measure(bench: Bench, name: str, asked: Sequence[Question], *, arms: Sequenc
 
 
 def _measured(bench: Bench, name: str, asked: list[Question], arm: str) -> Asked:
-    lender = controls.others([q.expected for q in asked], [q.task for q in asked], seed=bench.seed)
+    # by the words that decide: "The star is red" and "The ring is red" are one answer
+    decide = [mark(q.task, q.words, q.expected, "", names=q.names).expected for q in asked]
+    lender = controls.others(decide, [q.task for q in asked], seed=bench.seed)
     ids = bench.omni.config.thinker.ids
 
     def work(item: Item) -> dict[str, Any]:
