@@ -123,7 +123,8 @@ class Answer:
                     yield event
             elif worker.running:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(ready.wait(), 0.1)
+                    async with asyncio.timeout(0.1):  # wait_for of Python 3.11 may swallow a cancel
+                        await ready.wait()
             else:
                 await asyncio.sleep(0 if worker.tick() else NAP_S)
 

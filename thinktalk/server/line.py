@@ -121,4 +121,5 @@ class Place:
                 why = one_line(busy) if busy else "the server: others were first"
                 raise Overloaded(f"{why}; waited {line.seconds:g} s", retry_after_s=line.retry_after_s)  # fmt: skip
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(changed.wait(), min(left, LOOK_S if busy else left))
+                async with asyncio.timeout(min(left, LOOK_S) if busy else left):
+                    await changed.wait()
