@@ -8,8 +8,9 @@ concerned: of an answer that was cut off, the model keeps the words that were he
 
 from __future__ import annotations
 
-import json
 import secrets
+import threading
+from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -17,6 +18,7 @@ from typing import Any, Literal
 import numpy as np
 
 from thinktalk.engine.alignment import Pace, Spoken
+from thinktalk.server.calls import call_text, result_text
 from thinktalk.server.problems import Problem
 
 __all__ = ["Item", "Items", "Line", "Media", "Sound", "new_id"]
@@ -53,6 +55,7 @@ class Sound:
         self.samples = 0
         self.pictures: list[tuple[int, Any]] = []  # (sample, picture), in order
         self._pieces: list[np.ndarray] = []
+        self._lock = threading.Lock()  # one thread hears, another has it read
 
     @property
     def seconds(self) -> float:
@@ -61,8 +64,10 @@ class Sound:
 
     def add(self, pcm: np.ndarray) -> None:
         """It goes on: float32 (S,)."""
-        self._pieces.append(np.round(np.clip(pcm, -1, 1) * 32767).astype(np.int16))
-        self.samples += len(pcm)
+        piece = np.round(np.clip(pcm, -1, 1) * 32767).astype(np.int16)
+        with self._lock:
+            self._pieces.append(piece)
+            self.samples += len(pcm)
 
     def see(self, picture: Any) -> None:
         """A picture that is on the screen from now on."""
@@ -70,9 +75,10 @@ class Sound:
 
     def read(self, start: int = 0, stop: int | None = None) -> np.ndarray:
         """float32 (S,) of a stretch."""
-        whole = np.concatenate([np.zeros(0, np.int16), *self._pieces])
-        self._pieces = [whole]
-        return whole[start:stop].astype(np.float32) / 32768
+        with self._lock:
+            whole = np.concatenate([np.zeros(0, np.int16), *self._pieces])
+            self._pieces = [whole]
+        return whole[start:stop].astype(np.float32) / 32767
 
 
 Part = str | Media | Sound
@@ -122,8 +128,6 @@ class Item:
         return shown | {"call_id": self.call_id, "output": self.text}
 
     def _shown(self, part: dict[str, Any], audio: bool) -> dict[str, Any]:
-        from base64 import b64encode
-
         sounds = [p for p in self.parts if isinstance(p, Sound)]
         if not audio or part["type"] != "input_audio" or not sounds:
             return part
@@ -152,21 +156,6 @@ class Item:
         for part in self.content:  # what was not heard is not shown any more either
             part["transcript" if part["type"] == "output_audio" else "text"] = text
         self.version += changed
-
-
-def call_text(name: str, arguments: str) -> str:
-    """A call as the model writes it."""
-    try:
-        given = json.loads(arguments or "{}")
-    except ValueError:
-        given = arguments  # what a model wrote need not be JSON
-    inner = json.dumps({"name": name, "arguments": given}, ensure_ascii=False)
-    return f"<tool_call>\n{inner}\n</tool_call>"
-
-
-def result_text(output: str) -> str:
-    """What came back from a call, as the model reads it."""
-    return f"<tool_response>\n{output}\n</tool_response>"
 
 
 class Items:

@@ -74,21 +74,24 @@ class Sitting:
 
     # --------------------------------------------------------------------------------------------------------- reading
 
-    async def bring(self, scene: Scene) -> Session:
-        """The session, when it has been given all of the scene. Errors: Overloaded, InputError (too much for the context)."""
-        while True:
-            lines = tuple(line for line in scene.lines if line.key not in self._forgotten)
-            try:
-                async with self._lock:
-                    if self._full or not self._goes_on(scene, lines):
-                        await self._begin(scene, lines)
-                    assert self.session is not None
+    async def bring(self, scene: Callable[[], Scene | None]) -> None:
+        """Have it read all of the scene, as that is when its turn has come; None: nothing.
+
+        Errors: Overloaded, InputError (too much for the context).
+        """
+        async with self._lock:
+            wanted = scene()
+            while wanted is not None:
+                lines = tuple(line for line in wanted.lines if line.key not in self._forgotten)
+                try:
+                    if self._full or not self._goes_on(wanted, lines):
+                        await self._begin(wanted, lines)
                     await self.hub.call(lambda lines=lines: self._read_on(lines))
-                    return self.session
-            except InputError:
-                await self.leave()
-                if not self._forget(lines):
-                    raise
+                    return
+                except InputError:
+                    await self._leave()
+                    if not self._forget(lines):
+                        raise
 
     def _goes_on(self, scene: Scene, lines: Sequence[Line]) -> bool:
         """Whether what was read is the beginning of these lines, and the rest can be read after it."""

@@ -17,7 +17,7 @@ from thinktalk.server.problems import Problem
 
 __all__ = [
     "Append", "Clear", "ClientEvent", "Commit", "ContentPart", "Format", "ItemCreate", "ItemDelete", "ItemRetrieve",
-    "ItemTruncate", "NewItem", "OutputClear", "ResponseCancel", "ResponseCreate", "ResponseParams", "SemanticVad",
+    "ItemTruncate", "NamedTool", "NewItem", "OutputClear", "ResponseCancel", "ResponseCreate", "ResponseParams", "SemanticVad",
     "ServerVad", "SessionConfig", "SessionUpdate", "Tool", "read_event", "updated",
 ]  # fmt: skip
 

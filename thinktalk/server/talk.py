@@ -1,0 +1,357 @@
+"""Talk: one Realtime conversation: events of the client in (take), events of the server out (emit).
+
+    microphone  what is being said      items  what was said      response  what is being answered
+
+All state is touched in one event loop. Only one response at a time writes into the conversation; others (conversation: none)
+have a seat of their own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import binascii
+import logging
+import time
+from base64 import b64decode
+from collections.abc import Sequence
+from typing import Any
+
+from thinktalk.server.hub import Client, Hub
+from thinktalk.server.items import Item, Items, Line, Media, new_id
+from thinktalk.server.microphone import Began, Ended, Microphone, Utterance
+from thinktalk.server.outbox import Outbox
+from thinktalk.server.planning import plan_for, system_of
+from thinktalk.server.problems import Draining, Problem, problem_of
+from thinktalk.server.responding import Response
+from thinktalk.server.sitting import Scene, Sitting
+from thinktalk.server.uptake import new_item
+from thinktalk.server.wire import realtime as wire
+from thinktalk.server.wire.realtime import ResponseParams, ServerVad, SessionConfig
+from thinktalk.server.writing import write_down
+
+__all__ = ["Talk"]
+
+log = logging.getLogger("thinktalk.server")
+
+
+class Talk:
+    """One client's conversation."""
+
+    def __init__(self, hub: Hub, client: Client):
+        self.hub, self.client = hub, client
+        self.id = new_id("sess")
+        self.outbox: Outbox | None = None
+        self.config = SessionConfig()
+        self.items = Items()
+        self.sitting = Sitting(hub, client)
+        self.response: Response | None = None
+        self.tasks: set[asyncio.Task] = set()
+        self._microphone: Microphone | None = None
+        self._others: dict[str, Response] = {}  # outside of the conversation
+        self._answer_next = False  # a turn ended while an answer was under way
+        self._news = asyncio.Event()  # something to read along
+        self._idle_since: float | None = None
+
+    # ------------------------------------------------------------------------------------------------- beginning and end
+
+    async def open(self, model: str) -> None:
+        """Take a seat. Errors: Problem (no room, no such model)."""
+        modalities = ["audio"] if self.hub.omni.can_speak else ["text"]
+        self.config = SessionConfig(model=model, output_modalities=modalities)
+        self._microphone = Microphone(self.config.audio.input, most_s=self.hub.settings.max_audio_seconds)  # fmt: skip
+        await self.sitting.bring(self._scene)
+
+    async def begin(self) -> None:
+        """The first event."""
+        await self.emit("session.created", session=self._session())
+
+    async def quiet(self) -> None:
+        """Until no response is under way."""
+        while self.response is not None or self._others:
+            await asyncio.sleep(0.02)
+
+    async def close(self) -> None:
+        """Free the seat."""
+        await self.sitting.leave()
+
+    async def emit(self, type: str, **fields: Any) -> None:
+        """An event for the client; waits while he is slow."""
+        if self.outbox is not None:
+            await self.outbox.put({"type": type, "event_id": new_id("event"), **fields})
+
+    @property
+    def microphone(self) -> Microphone:
+        """What is heard."""
+        assert self._microphone is not None, "open() comes first"
+        return self._microphone
+
+    def _session(self) -> dict[str, Any]:
+        shown = self.config.model_dump(exclude_none=True)
+        shown["audio"]["input"].setdefault("turn_detection", None)
+        shown["audio"]["output"]["voice"] = self._voice() if self.hub.omni.can_speak else "none"
+        shown["audio"]["output"].setdefault("speed", 1.0)
+        return shown | {"id": self.id, "object": "realtime.session"}
+
+    def _voice(self) -> str:
+        return self.hub.voice(self.config.audio.output.voice_name)
+
+    def _scene(self, extra: Sequence[Line] = ()) -> Scene:
+        """Where the conversation stands, as the session's own responses see it."""
+        speech = "audio" in self.config.output_modalities
+        system = system_of(self.config, ResponseParams(), speech=speech)
+        return Scene(system, self._voice() if speech else None, self.items.lines(extra))
+
+    # ------------------------------------------------------------------------------------------------------------ events
+
+    async def take(self, event: wire.ClientEvent) -> None:
+        """One event of the client. Errors: whatever is wrong with it."""
+        match event:
+            case wire.SessionUpdate():
+                await self._update(event.session)
+            case wire.Append():
+                await self._append(event.audio)
+            case wire.Commit():
+                await self._commit(self.microphone.commit())
+            case wire.Clear():
+                self.microphone.clear()
+                await self.emit("input_audio_buffer.cleared")
+            case wire.OutputClear():
+                raise Problem(400, "output_audio_buffer.clear belongs to WebRTC; over a WebSocket stop playing and send conversation.item.truncate", code="not_supported")  # fmt: skip
+            case wire.ItemCreate():
+                item = await new_item(event.item, self.hub)
+                await self._created(item, event.previous_item_id)
+            case wire.ItemRetrieve():
+                item = self.items.get(event.item_id)
+                await self.emit("conversation.item.retrieved", item=item.wire(audio=True))
+            case wire.ItemTruncate():
+                await self._truncate(event)
+            case wire.ItemDelete():
+                item = self.items.get(event.item_id)
+                if self.response is not None and item in self.response.output:
+                    raise Problem(400, f"item {item.id!r} is still being said; cancel the response first", param="item_id", code="item_in_use")  # fmt: skip
+                self.items.remove(item.id)
+                await self.emit("conversation.item.deleted", item_id=item.id)
+            case wire.ResponseCreate():
+                await self._create_response(event.response)
+            case wire.ResponseCancel():
+                await self._cancel(event.response_id)
+
+    async def _update(self, changes: dict[str, Any]) -> None:
+        config = wire.updated(self.config, changes)
+        if len(config.tools) > self.hub.settings.max_tools:
+            raise Problem(400, f"session.tools: {len(config.tools)}, expected at most {self.hub.settings.max_tools}", param="session.tools")  # fmt: skip
+        if config.instructions and len(config.instructions) > self.hub.settings.max_text_chars:
+            raise Problem(413, f"session.instructions: {len(config.instructions)} characters, expected at most {self.hub.settings.max_text_chars}", param="session.instructions")  # fmt: skip
+        if config.model != self.config.model:
+            self.hub.check_model(config.model)
+        if "audio" in config.output_modalities:
+            if not self.hub.omni.can_speak:
+                raise Problem(400, "session.output_modalities: this server's model writes only; use [\"text\"]", param="session.output_modalities")  # fmt: skip
+            self.hub.voice(config.audio.output.voice_name)
+        self.microphone.configure(config.audio.input)
+        self.config = config
+        await self.emit("session.updated", session=self._session())
+
+    # ------------------------------------------------------------------------------------------------------------- sound
+
+    async def _append(self, audio: str) -> None:
+        try:
+            data = b64decode(audio, validate=True)
+        except (binascii.Error, ValueError):
+            raise Problem(400, "audio: not base64", param="audio", code="invalid_audio") from None
+        for happened in await self.hub.call(lambda: self.microphone.hear(data)):
+            match happened:
+                case Began(utterance=utterance):
+                    await self._began(utterance)
+                case Ended(utterance=utterance, end_ms=end_ms):
+                    await self.emit("input_audio_buffer.speech_stopped", audio_end_ms=end_ms, item_id=utterance.id)  # fmt: skip
+                    await self._commit(utterance, ended=True)
+        self._news.set()
+
+    async def _began(self, utterance: Utterance) -> None:
+        self._idle_since = None
+        detection, response = self.microphone.detection, self.response
+        await self.emit("input_audio_buffer.speech_started", audio_start_ms=utterance.start_ms, item_id=utterance.id)  # fmt: skip
+        if response is not None and detection is not None and detection.interrupt_response:
+            await response.stop("turn_detected")
+
+    async def _commit(self, utterance: Utterance, *, ended: bool = False) -> None:
+        """What was said is a message now; where turns are found by us, it is answered."""
+        item = Item("message", id=utterance.id, parts=[utterance.sound])
+        item.content = [{"type": "input_audio", "transcript": None}]
+        before = self.items.add(item)
+        await self.emit("input_audio_buffer.committed", previous_item_id=before, item_id=item.id)
+        await self._show(item, before)
+        transcription = self.config.audio.input.transcription
+        if transcription is not None:
+            self._task(write_down(self.hub, self.client, item, utterance.sound, transcription, self.emit))  # fmt: skip
+        self._news.set()
+        detection = self.microphone.detection
+        if ended and detection is not None and detection.create_response:
+            await self._answer()
+
+    async def read_along(self) -> None:
+        """Have the seat read what is being said while it is being said; not during an answer, which it would wait for."""
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            try:
+                await self.sitting.bring(self._scene_now)
+            except Exception as error:  # the response that needs it will tell
+                log.info("reading along: %s", problem_of(error).message)
+
+    def _scene_now(self) -> Scene | None:
+        """With what is being said; None during an answer."""
+        return None if self.response is not None else self._scene(self._open_line())
+
+    def _open_line(self) -> list[Line]:
+        """What is being said, as far as it goes."""
+        utterance = self.microphone.utterance
+        if utterance is None or not utterance.sound.samples:
+            return []
+        return [Line((utterance.id, 0), "user", (utterance.sound,))]
+
+    # ------------------------------------------------------------------------------------------------------------- items
+
+    async def _created(self, item: Item, after: str | None) -> None:
+        utterance = self.microphone.utterance
+        pictures = [p for p in item.parts if isinstance(p, Media) and p.kind == "image"]
+        only = item.role == "user" and len(pictures) == len(item.parts) and pictures
+        before = self.items.add(item, after)
+        if only and utterance is not None and after is None:  # seen while somebody speaks
+            item.seen_in = utterance.sound
+            for picture in pictures:
+                utterance.sound.see(picture.value)
+        await self._show(item, before)
+        self._news.set()
+
+    async def _show(self, item: Item, before: str | None) -> None:
+        await self.emit("conversation.item.added", previous_item_id=before, item=item.wire())
+        await self.emit("conversation.item.done", previous_item_id=before, item=item.wire())
+
+    async def _truncate(self, event: wire.ItemTruncate) -> None:
+        item = self.items.get(event.item_id)
+        if item.type != "message" or item.role != "assistant":
+            raise Problem(400, f"item {item.id!r} is no answer; only answers are truncated", param="item_id", code="invalid_item")  # fmt: skip
+        if event.content_index >= max(1, len(item.content)):
+            raise Problem(400, f"content_index {event.content_index}: the item has {len(item.content)} parts", param="content_index")  # fmt: skip
+        response = self.response
+        if response is not None and item in response.output:
+            await response.stop("client_cancelled")
+            await self._ended(response)
+        heard_s = event.audio_end_ms / 1000
+        length_s = 0.0 if item.spoken is None else item.spoken.seconds
+        if heard_s > length_s + 0.001:
+            raise Problem(400, f"audio_end_ms {event.audio_end_ms}: the item has {1000 * length_s:.0f} ms of sound", param="audio_end_ms", code="invalid_value")  # fmt: skip
+        line = item.line()
+        text = None if line is None else await self.sitting.cut(line.key, heard_s)
+        item.keep(item.cut(heard_s) if text is None else text, changed=text is None)
+        await self.emit("conversation.item.truncated", item_id=item.id, content_index=event.content_index, audio_end_ms=event.audio_end_ms)  # fmt: skip
+        self._news.set()
+
+    # --------------------------------------------------------------------------------------------------------- responses
+
+    async def _create_response(self, params: ResponseParams) -> None:
+        if params.conversation == "none":
+            await self._create_other(params)
+            return
+        if self.response is not None:
+            raise Problem(400, f"response {self.response.id} is under way; wait for its end or cancel it", code="conversation_already_has_active_response")  # fmt: skip
+        await self._answer(params)
+
+    async def _answer(self, params: ResponseParams | None = None) -> None:
+        """Answer what was said so far; where an answer is under way, when that has ended."""
+        if self.response is not None:
+            self._answer_next = True
+            return
+        if self.hub.draining.is_set():
+            raise Draining
+        self._idle_since = None
+        params = params or ResponseParams()
+        lines = self.items.lines() if params.input is None else await self._given(params)
+        plan = plan_for(self.hub, self.config, params, lines)
+        response = self.response = Response(plan, self.sitting, self.items, self.emit)
+        self._task(self._run(response))
+
+    async def _run(self, response: Response) -> None:
+        try:
+            await response.run()
+            await self._limits()
+        finally:
+            self.response = None
+            self._news.set()
+        detection = self.microphone.detection
+        if self._answer_next and detection is not None:
+            self._answer_next = False
+            await self._answer()
+        elif isinstance(detection, ServerVad) and detection.idle_timeout_ms and self.microphone.utterance is None:  # fmt: skip
+            self._idle_since = time.monotonic() + response.seconds
+
+    async def _create_other(self, params: ResponseParams) -> None:
+        """Outside of the conversation: a seat of its own, of which nothing stays."""
+        if len(self._others) >= 4:
+            raise Problem(429, "4 responses outside of the conversation are under way; wait for one", code="too_many_responses")  # fmt: skip
+        lines = self.items.lines() if params.input is None else await self._given(params)
+        sitting = Sitting(self.hub, self.client)
+        response = Response(plan_for(self.hub, self.config, params, lines), sitting, None, self.emit)  # fmt: skip
+        self._others[response.id] = response
+
+        async def run() -> None:
+            try:
+                await response.run()
+            finally:
+                self._others.pop(response.id, None)
+                await sitting.leave()
+
+        self._task(run())
+
+    async def _given(self, params: ResponseParams) -> tuple[Line, ...]:
+        """The input of one response: items of its own, and references to others."""
+        lines: list[Line | None] = []
+        for given in params.input or ():
+            if isinstance(given, wire.Reference):
+                lines.append(self.items.get(given.id).line())
+            else:
+                lines.append((await new_item(given, self.hub)).line())
+        return tuple(line for line in lines if line is not None)
+
+    async def _cancel(self, id: str | None) -> None:
+        response = self.response if id is None else self._others.get(id)
+        if response is None and self.response is not None and self.response.id == id:
+            response = self.response
+        if response is None:
+            raise Problem(400, "no response is under way", code="response_cancel_not_active")
+        await response.stop("client_cancelled")
+
+    async def _ended(self, response: Response) -> None:
+        while self.response is response:
+            await asyncio.sleep(0.002)
+
+    async def _limits(self) -> None:
+        """What is left of the context."""
+        session = self.sitting.session
+        if session is None:
+            return
+        room, used = await self.sitting.call(lambda: (session.room, session.tokens))
+        limit = {"name": "tokens", "limit": room + used, "remaining": room, "reset_seconds": 0.0}
+        await self.emit("rate_limits.updated", rate_limits=[limit])
+
+    async def mind_idleness(self) -> None:
+        """Nobody speaks for long after an answer: the model does."""
+        while True:
+            await asyncio.sleep(0.05)
+            detection, since = self.microphone.detection, self._idle_since
+            if since is None or not isinstance(detection, ServerVad) or not detection.idle_timeout_ms:  # fmt: skip
+                continue
+            if time.monotonic() - since < detection.idle_timeout_ms / 1000 or self.response is not None:  # fmt: skip
+                continue
+            self._idle_since = None
+            utterance, end_ms = self.microphone.idle()
+            await self.emit("input_audio_buffer.timeout_triggered", audio_start_ms=utterance.start_ms, audio_end_ms=end_ms, item_id=utterance.id)  # fmt: skip
+            await self._commit(utterance)
+            await self._answer()
+
+    def _task(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
