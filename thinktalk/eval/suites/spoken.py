@@ -75,11 +75,16 @@ def guest(bench: Bench, source: Sample, *, seconds: float | None = None) -> Iter
 
 
 def limits(bench: Bench) -> dict[str, Any]:
-    """Options of every spoken answer."""
+    """Options of every answer."""
     config = bench.omni.config.code2wav
     assert config is not None
-    codes = round(LONGEST_SPEECH_S * config.sample_rate / config.samples_per_code)
-    return {"seed": bench.seed, "max_codes": codes, **bench.options}
+    codes = round(LONGEST_SPEECH_S * config.codes_per_second)
+    return {
+        "seed": bench.seed,
+        "max_text_tokens": LONGEST_TEXT,
+        "max_codes": codes,
+        **bench.options,
+    }
 
 
 # --------------------------------------------------------------------------------------------------------------- judged
