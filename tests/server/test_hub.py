@@ -37,9 +37,11 @@ def in_hub(hub: Hub, main):
 
 async def answer(hub: Hub, messages=HELLO, client: str = "a", **changes):
     options = hub.options(greedy=True, seed=0)
-    async with hub.conversation(Client(client), messages=messages, options=options, **changes) as session:  # fmt: skip
-        async with aclosing(hub.respond(session)) as events:
-            *_, last = [event async for event in events]
+    async with (
+        hub.conversation(Client(client), messages=messages, options=options, **changes) as session,
+        aclosing(hub.respond(session)) as events,
+    ):
+        *_, last = [event async for event in events]
     assert isinstance(last, Done)
     return last.reply
 
@@ -80,7 +82,7 @@ def test_who_finds_no_room_waits_and_is_then_told(omni: Omni, tiny_checkpoint: s
             with pytest.raises(Overloaded, match="1 wait already, at most 1") as told:
                 await answer(hub, client="third")
             assert int(told.value.headers["Retry-After"]) >= 1
-            with pytest.raises(Overloaded, match="waited 0.3 s"):
+            with pytest.raises(Overloaded, match=r"waited 0\.3 s"):
                 await waits
         return await answer(hub, client="fourth")
 
@@ -160,11 +162,14 @@ def test_who_leaves_frees_the_seat(omni: Omni, tiny_checkpoint: str):
         heard = asyncio.Event()
 
         async def listen():
-            async with hub.conversation(Client(), messages=HELLO, options=hub.options(greedy=True, seed=0)) as session:  # fmt: skip
-                async with aclosing(hub.respond(session)) as events:
-                    async for event in events:
-                        if isinstance(event, AudioChunk):
-                            heard.set()
+            options = hub.options(greedy=True, seed=0)
+            async with (
+                hub.conversation(Client(), messages=HELLO, options=options) as session,
+                aclosing(hub.respond(session)) as events,
+            ):
+                async for event in events:
+                    if isinstance(event, AudioChunk):
+                        heard.set()
 
         listener = asyncio.create_task(listen())
         await heard.wait()
@@ -356,7 +361,7 @@ def test_declared_sizes_are_checked_before_decoding(omni: Omni, tiny_checkpoint:
 
     async def main(hub: Hub):
         for kind, name in files.items():
-            with pytest.raises(InputError, match="expected at most|longer than"):
+            with pytest.raises(InputError, match=r"expected at most|longer than"):
                 await hub.decoded(kind, (EXAMPLES / name).read_bytes(), name="it")
 
     in_hub(hub, main)

@@ -1,11 +1,109 @@
-"""`thinktalk serve` as a process: answers, drains on SIGTERM, replaces a killed worker."""
+"""`thinktalk serve` as a process: it answers, and what the user can mend is one line and exit status 2."""
 
 from __future__ import annotations
 
+import json
+import os
+import signal
+import socket
+import time
+import urllib.request
+from pathlib import Path
+
 import httpx
-from serving import Server
+import pytest
+from serving import Server, serving
+
+from thinktalk.cli.main import main
 
 
 def test_answers(server: Server):
     assert httpx.get(f"{server.url}/ready").json() == {"status": "ready", "sessions": 0}
     assert "tiny" in [m["id"] for m in httpx.get(f"{server.base_url}/models").json()["data"]]
+
+
+def test_an_address_that_others_reach_needs_keys(capsys: pytest.CaptureFixture):
+    assert main(["serve", "--host", "0.0.0.0", "--port", "0"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_an_address_that_is_taken_is_told(capsys: pytest.CaptureFixture):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        assert main(["serve", "--port", str(taken.getsockname()[1])]) == 2
+    assert "cannot listen there" in capsys.readouterr().err
+
+
+def test_a_model_that_is_none_is_told(capsys: pytest.CaptureFixture, tmp_path: Path):
+    assert main(["serve", "--port", "0", "--model", str(tmp_path)]) == 2
+    *_, last = capsys.readouterr().err.splitlines()
+    assert last.startswith(f"thinktalk: {tmp_path}")
+
+
+def test_without_the_extra_it_says_what_to_install(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch):  # fmt: skip
+    monkeypatch.setattr("thinktalk.cli.serve.NEEDED", ("no_such_package",))
+    assert main(["serve"]) == 2
+    assert "pip install 'thinktalk[serve]'" in capsys.readouterr().err
+
+
+def count(url: str) -> float:
+    """Requests for /v1/models that all workers together have counted."""
+    for line in httpx.get(f"{url}/metrics").text.splitlines():
+        if line.startswith('thinktalk_requests_total{route="/v1/models",status="200"}'):
+            return float(line.split()[-1])
+    return 0.0
+
+
+def children(pid: int) -> list[int]:
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def ask(url: str) -> int:
+    """A request on a connection of its own."""
+    with urllib.request.urlopen(f"{url}/v1/models", timeout=30) as answer:
+        return answer.status
+
+
+@pytest.mark.slow
+def test_several_workers_share_the_load_count_together_and_are_replaced(tiny_checkpoint: str, tmp_path: Path):  # fmt: skip
+    with serving(tiny_checkpoint, "--workers", "2", log=tmp_path / "log") as server:
+        pids = children(server.process.pid)
+        assert len(pids) == 2
+        for _ in range(20):
+            assert ask(server.url) == 200
+        assert count(server.url) == 20
+        os.kill(pids[0], signal.SIGKILL)
+        for _ in range(10):  # the other one answers meanwhile
+            assert ask(server.url) == 200
+        until = time.monotonic() + 60
+        while len(children(server.process.pid)) < 2:
+            assert time.monotonic() < until
+            time.sleep(0.1)
+        assert count(server.url) == 30  # what the dead one had counted stays
+    assert server.process.returncode == 0
+    assert server.text().count("ended with status -9") == 1
+
+
+@pytest.mark.slow
+def test_sigterm_lets_the_answer_under_way_end(tiny_checkpoint: str, tmp_path: Path):
+    options = ["--max-codes", "400", "--max-text-tokens", "40", "--drain-seconds", "60"]
+    with serving(tiny_checkpoint, *options, log=tmp_path / "log") as server:
+        body = {
+            "model": "tiny",
+            "messages": [{"role": "user", "content": "Hello."}],
+            "modalities": ["text", "audio"],
+            "audio": {"voice": "default", "format": "pcm16"},
+            "stream": True,
+        }
+        with httpx.stream("POST", f"{server.base_url}/chat/completions", json=body, timeout=60) as answer:  # fmt: skip
+            lines = answer.iter_lines()
+            first = next(line for line in lines if '"data"' in line)
+            server.process.send_signal(signal.SIGTERM)
+            time.sleep(0.3)
+            assert httpx.get(f"{server.url}/ready").status_code == 503
+            refused = httpx.post(f"{server.base_url}/chat/completions", json=body | {"stream": False})  # fmt: skip
+            assert refused.status_code == 503 and refused.json()["error"]["code"] == "draining"
+            rest = [line for line in lines if line]
+        assert json.loads(first.removeprefix("data: "))["object"] == "chat.completion.chunk"
+        assert rest[-1] == "data: [DONE]"
+        server.process.wait(30)
+        assert server.process.returncode == 0

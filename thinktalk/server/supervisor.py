@@ -28,6 +28,7 @@ __all__ = ["supervise"]
 
 log = logging.getLogger("thinktalk.supervisor")
 
+COMMAND = [sys.executable, "-m", "thinktalk.server.worker"]
 LOOK_S = 0.1
 YOUNG_S = 30.0
 PAUSES_S = (0.2, 30.0)  # shortest and longest pause before a worker is replaced
@@ -93,7 +94,7 @@ class _Supervisor:
         read, write = os.pipe()
         number = self.sock.fileno()
         process = subprocess.Popen(
-            [sys.executable, "-m", "thinktalk.server.worker", str(number), str(write)],
+            [*COMMAND, str(number), str(write)],
             stdin=subprocess.PIPE,
             pass_fds=(number, write),
             env=os.environ | {"PROMETHEUS_MULTIPROC_DIR": self.metrics},
