@@ -22,10 +22,11 @@ from fastapi import FastAPI, Request, WebSocket, WebSocketDisconnect
 
 from thinktalk.server import page, problems
 
-__all__ = ["RATE", "WORDS", "Known", "known_server", "spoken"]
+__all__ = ["RATE", "SENTENCE", "WORDS", "Known", "known_server", "spoken"]
 
 RATE = 24_000
-WORDS = "Seven blue boats sailed over nine green hills before the dawn.".split()
+SENTENCE = "Seven blue boats sailed over nine green hills before the dawn."
+WORDS = SENTENCE.split()
 WORD_S, GAP_S = 0.3, 0.1
 LOUD = 0.02
 SILENCE_S = 0.5
@@ -51,7 +52,7 @@ class Known:
         self.heard: list[dict[str, Any]] = []
         """All events of all connections, without the sound of append."""
         self.joined = 0
-        self.sockets: list[WebSocket] = []
+        self.newest: tuple[asyncio.AbstractEventLoop, WebSocket] | None = None
         self.voices = ["river", "stone"]
         self.sound_s = 0.0
         self.pace = 3.0
@@ -61,6 +62,12 @@ class Known:
     def events(self, kind: str) -> list[dict[str, Any]]:
         """What came of one type."""
         return [event for event in self.heard if event["type"] == kind]
+
+    def break_line(self) -> None:
+        """Close the newest connection, as a network would."""
+        assert self.newest is not None
+        loop, socket = self.newest
+        asyncio.run_coroutine_threadsafe(socket.close(1012), loop).result(5)
 
     def _app(self) -> FastAPI:
         app = FastAPI()
@@ -100,7 +107,7 @@ class Known:
             if self.key and f"openai-insecure-api-key.{self.key}" not in offered:
                 return await socket.close(1008)
             await socket.accept(subprotocol="realtime")
-            self.sockets.append(socket)
+            self.newest = asyncio.get_running_loop(), socket
             self.joined += 1
             with contextlib.suppress(WebSocketDisconnect, RuntimeError):
                 await _Line(self, socket).run()
@@ -200,7 +207,7 @@ class _Line:
         if self.session.get("output_modalities") == ["text"]:
             for word in WORDS:
                 await self.send("response.output_text.delta", delta=f"{word} ", **at)
-            await self.send("response.output_text.done", text=" ".join(WORDS), **at)
+            await self.send("response.output_text.done", text=SENTENCE, **at)
             return await self.done("completed")
         for n, word in enumerate(WORDS):
             await self.send("response.output_audio_transcript.delta", delta=f"{' ' if n else ''}{word}", **at)  # fmt: skip
@@ -211,7 +218,7 @@ class _Line:
             await self.send("response.output_audio.delta", delta=sound, **at)
             await asyncio.sleep(0.2 / self.server.pace)
         await self.send("response.output_audio.done", **at)
-        await self.send("response.output_audio_transcript.done", transcript=" ".join(WORDS), **at)
+        await self.send("response.output_audio_transcript.done", transcript=SENTENCE, **at)
         return await self.done("completed")
 
 

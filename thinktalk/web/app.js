@@ -43,9 +43,22 @@ async function attempt(job, key = "noServer") {
   try {
     return await job();
   } catch (error) {
-    notice(error.status === 401 ? word("needKey") : word(key, error.message));
+    notice(await reason(error, key));
     return undefined;
   }
+}
+
+/** A refused WebSocket does not tell a browser why: whether it was the key, the crowd or the server is asked once more. */
+async function reason(error, key) {
+  if (error.closed === 1006) {
+    try {
+      await server.models();
+      return word("full");
+    } catch (second) {
+      error = second;
+    }
+  }
+  return error.status === 401 ? word("needKey") : word(error.closed ? "noServer" : key, error.message);
 }
 
 let activity = "";
@@ -56,7 +69,7 @@ function drawState() {
   $("state").dataset.activity = activity;
   $("state").textContent = word(`state_${state}`) + (activity && state === "on" ? ` · ${word(activity)}` : "");
   const holding = talk.settings.mode === "hold", on = talk.microphone.on;
-  $("mic-label").textContent = word(holding ? "micHold" : on ? "micOff" : "micOn");
+  $("mic-label").textContent = word(holding ? "micHold" : "microphone");
   $("mic").setAttribute("aria-pressed", String(holding ? activity === "hearing" : on));
   $("mic").dataset.hearing = String(activity === "hearing");
   $("stop").disabled = !talk.busy;
@@ -346,7 +359,9 @@ $("clear").addEventListener("click", () => attempt(async () => {
 async function meet() {
   [talk.settings.model] = await server.models();
   $("model").textContent = talk.settings.model;
-  await drawVoices();
+  await drawVoices().catch((error) => { // a model that cannot speak has none
+    if (error.status !== 404) throw error;
+  });
   talk.settings.voice = $("voice").value;
 }
 

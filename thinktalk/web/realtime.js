@@ -63,7 +63,7 @@ export class Realtime extends EventTarget {
       socket.onclose = ({ code, reason }) => {
         if (this.#socket !== socket) return;
         const refused = this.state === "joining" && this.#tries === 0;
-        reject(new Error(reason || `closed (${code})`));
+        reject(Object.assign(new Error(reason || `closed (${code})`), { closed: code }));
         if (refused) return this.close();
         this.#again(reason);
       };

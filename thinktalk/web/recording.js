@@ -2,7 +2,7 @@
 
 import { RATE, wav } from "./sound.js";
 
-const LONGEST_S = 1800;
+const LONGEST_S = 1800, JITTER_S = 0.1;
 
 export class Recording {
   #pieces = []; // { side: 0 | 1, at: seconds, pcm: Int16Array }
@@ -12,7 +12,8 @@ export class Recording {
 
   /** Sound of one side; its last sample at performance.now() = `end`. */
   #add(side, pcm, end) {
-    const start = Math.max(end / 1000 - pcm.length / RATE, this.#ends[side]); // a clock's jitter must not overlap
+    const told = end / 1000 - pcm.length / RATE, last = this.#ends[side];
+    const start = told < last + JITTER_S ? last : told; // the clock trembles, the sound does not
     this.#ends[side] = start + pcm.length / RATE;
     this.#pieces.push({ side, at: start, pcm: Int16Array.from(pcm, (s) => 32767 * Math.max(-1, Math.min(1, s))) });
     while (this.#pieces[0].at < start - LONGEST_S) this.#pieces.shift();
@@ -48,6 +49,7 @@ export class Recording {
 
   clear() {
     this.#pieces = [];
+    this.#ends = [0, 0];
     this.#coming = [];
     this.#taken = 0;
   }

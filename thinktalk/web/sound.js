@@ -95,12 +95,14 @@ export class Microphone {
   }
 }
 
-/** Plays replies one after the other; callbacks get { reply, samples, dry } (docs in worklets/playback.js). */
+/** Plays replies one after the other; callbacks get { reply, samples, at, dry }: see worklets/playback.js, `at` in
+ *  performance.now() milliseconds. */
 export class Speaker {
   #context;
   #node;
   #starting;
-  current = null; // { reply, samples, dry } of the reply that sounds
+  #zero = 0; // of the context's clock
+  current = null; // { reply, samples, at, dry } of the reply that sounds
   onstarted = () => {};
   onplayed = () => {};
   onended = () => {};
@@ -121,6 +123,9 @@ export class Speaker {
   }
 
   #told({ kind, ...state }) {
+    // one reply, one clock: the page may be late, the sound is not
+    if (kind === "started") this.#zero = performance.now() - 1000 * state.at;
+    state.at = this.#zero + 1000 * state.at;
     if (kind === "started" || kind === "played") this.current = state;
     else if (this.current?.reply === state.reply) this.current = null;
     if (kind === "started") this.onstarted(state);

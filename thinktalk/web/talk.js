@@ -29,7 +29,8 @@ export class Talk extends EventTarget {
   #pictures; // interval while the user speaks
   #silenced = new Set(); // replies whose sound is not wanted any more
   #responding = false;
-  #hearing = false; // by the server's ears, or the held key
+  #hearing = false; // the user speaks, by the server's ears or the held key
+  #holding = false; // the key is down
   #held = 0; // seconds sent since the key went down
   #sent = []; // [seconds sent so far, when the microphone heard it]: the server counts in the former
   #sentSeconds = 0;
@@ -153,24 +154,34 @@ export class Talk extends EventTarget {
 
   /** Hold mode: the key goes down, or up. */
   async hold(down) {
-    if (down === this.#hearing) return;
-    this.#hearing = down;
-    if (down) {
-      this.interrupt();
-      this.#held = 0;
+    if (down === this.#holding) return;
+    this.#holding = down;
+    if (!down) return this.#release();
+    this.interrupt();
+    try {
       await this.ready();
       await this.microphone.start();
-      this.line.send({ type: "input_audio_buffer.clear" });
-      if (this.#hearing) this.#look(true);
-    } else {
-      this.#look(false);
-      this.onpeak("you", 0);
-      if (this.#held < LEAST_HOLD_S) this.line.send({ type: "input_audio_buffer.clear" });
-      else {
-        this.latency.ended(performance.now(), performance.now());
-        this.line.send({ type: "input_audio_buffer.commit" });
-        this.line.answer();
-      }
+    } catch (error) {
+      this.#holding = false;
+      throw error;
+    }
+    if (!this.#holding) return; // let go before the line stood
+    this.line.send({ type: "input_audio_buffer.clear" });
+    this.#held = 0;
+    this.#hearing = true;
+    this.#look(true);
+    this.#activity();
+  }
+
+  #release() {
+    if (!this.#hearing) return;
+    this.#hearing = false;
+    this.#look(false);
+    if (this.#held < LEAST_HOLD_S) this.line.send({ type: "input_audio_buffer.clear" });
+    else {
+      this.latency.ended(performance.now(), performance.now());
+      this.line.send({ type: "input_audio_buffer.commit" });
+      this.line.answer();
     }
     this.#activity();
   }
@@ -286,14 +297,14 @@ export class Talk extends EventTarget {
       this.latency.note("play", performance.now());
       this.#activity();
     };
-    this.speaker.onplayed = ({ reply, samples, peak }) => {
+    this.speaker.onplayed = ({ reply, samples, at, peak }) => {
       this.onpeak("voice", peak);
       if (this.#silenced.has(reply)) return;
-      this.recording.played(reply, samples, performance.now());
+      this.recording.played(reply, samples, at);
       this.conversation.played(reply, this.#audible(samples));
     };
-    this.speaker.onended = ({ reply, samples, dry, stopped }) => {
-      this.recording.played(reply, samples, performance.now());
+    this.speaker.onended = ({ reply, samples, at, dry, stopped }) => {
+      this.recording.played(reply, samples, at);
       this.recording.ended(reply);
       if (!stopped) this.conversation.spoken(reply);
       this.latency.dry(dry);

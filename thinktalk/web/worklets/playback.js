@@ -1,8 +1,8 @@
 // Pieces of replies at the context's rate -> the loudspeaker, and how much of which reply was played.
 //
 // takes  { kind: "sound", reply, pcm } | { kind: "end", reply } | { kind: "stop" }
-// posts  { kind: "played", reply, samples, peak, dry }  every 20 ms while it sounds; dry: how often it ran out of sound
-//        { kind: "started" | "ended" | "stopped", reply, samples, dry }
+// posts  { kind: "played", reply, samples, at, peak, dry }  every 20 ms while it sounds; dry: how often it ran out of sound
+//        { kind: "started" | "ended" | "stopped", reply, samples, at, dry }
 
 const REPORT = Math.round(sampleRate * 0.02);
 const AGAIN = Math.round(sampleRate * 0.12); // after it ran dry, so much is gathered first
@@ -19,6 +19,7 @@ class Playback extends AudioWorkletProcessor {
   #last = 0;
   #since = 0;
   #peak = 0;
+  #index = 0; // of the sample that is made now
 
   constructor() {
     super();
@@ -29,7 +30,8 @@ class Playback extends AudioWorkletProcessor {
   }
 
   #post(kind, extra) {
-    this.port.postMessage({ kind, reply: this.#reply, samples: this.#samples, dry: this.#dry, ...extra });
+    const at = currentTime + this.#index / sampleRate;
+    this.port.postMessage({ kind, reply: this.#reply, samples: this.#samples, dry: this.#dry, at, ...extra });
   }
 
   #stop() {
@@ -86,6 +88,7 @@ class Playback extends AudioWorkletProcessor {
   process(_, [output]) {
     const sound = output[0];
     for (let i = 0; i < sound.length; i++) {
+      this.#index = i;
       if (this.#fade) {
         this.#fade -= 1;
         sound[i] = this.#last * (this.#fade / FADE);
@@ -98,6 +101,7 @@ class Playback extends AudioWorkletProcessor {
         this.#since = this.#peak = 0;
       }
     }
+    this.#index = 0;
     for (let c = 1; c < output.length; c++) output[c].set(sound);
     return true;
   }
