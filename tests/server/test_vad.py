@@ -1,0 +1,133 @@
+"""The voice detector is the published one, and finds the turns of real speech."""
+
+from __future__ import annotations
+
+import warnings
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from realtime_rig import padded
+
+from thinktalk.media.audio import load_audio
+from thinktalk.server import g711
+from thinktalk.server.turns import FRAME_MS, Patience, Started, Stopped, Turns, patience
+from thinktalk.server.vad import FRAME, load_vad
+
+RATE = 16_000
+
+
+def question() -> np.ndarray:
+    return load_audio("examples/question.wav")
+
+
+def events(turns: Turns, pcm: np.ndarray, sizes: tuple[int, ...] = (1000,)) -> list:
+    """What became known, whatever the sizes of the chunks."""
+    found, start, n = [], 0, 0
+    while start < len(pcm):
+        size = sizes[n % len(sizes)]
+        found += [event for _, event in turns.feed(pcm[start : start + size]) if event is not None]
+        start, n = start + size, n + 1
+    return found
+
+
+def published(pcm: np.ndarray) -> list[float]:
+    """The package's own network, frame by frame."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch calls its own format old
+        threads = torch.get_num_threads()
+        from silero_vad import load_silero_vad
+
+        model = load_silero_vad()
+        torch.set_num_threads(threads)  # the package sets it
+        return [float(model(torch.from_numpy(pcm[i : i + FRAME]), RATE)) for i in range(0, len(pcm) - FRAME + 1, FRAME)]  # fmt: skip
+
+
+def ours(pcm: np.ndarray, *, forget: bool = False) -> list[float]:
+    vad = load_vad()
+    state, found = vad.init_state(), []
+    for start in range(0, len(pcm) - FRAME + 1, FRAME):
+        found.append(float(vad.step(torch.from_numpy(pcm[start : start + FRAME])[None], state)))
+        if forget:
+            state.before = torch.zeros_like(state.before)
+    return found
+
+
+def test_our_network_is_the_published_one():
+    pcm = question()[: 3 * RATE]
+    theirs = np.array(published(pcm))
+    # float32 in another order of sums
+    assert np.abs(np.array(ours(pcm)) - theirs).max() < 1e-4
+    # the planted fault: the 64 samples before each frame are forgotten
+    assert np.abs(np.array(ours(pcm, forget=True)) - theirs).max() > 1e-2
+
+
+def test_a_question_is_one_turn_wherever_the_chunks_end():
+    pcm = padded(question(), before_s=1.0, after_s=1.5)
+    found = events(Turns(load_vad(), patience=Patience(500)), pcm)
+    assert [type(event) for event in found] == [Started, Stopped]
+    assert 0.6 * RATE < found[0].at < 2.0 * RATE
+    assert len(pcm) - 1.5 * RATE < found[1].at <= len(pcm)
+    assert events(Turns(load_vad(), patience=Patience(500)), pcm, (7, 4000, 511)) == found
+
+
+def test_longer_patience_ends_later_by_just_that():
+    pcm = padded(question(), before_s=0.5, after_s=2.0)
+    ends = [events(Turns(load_vad(), patience=Patience(ms)), pcm)[-1].at for ms in (320, 640, 960)]
+    assert [b - a for a, b in pairwise(ends)] == [320 * 16, 320 * 16]
+
+
+@pytest.mark.parametrize("kind", ["silence", "noise", "clicks", "tones"])
+def test_what_is_no_voice_begins_no_turn(kind: str):
+    rng, count = np.random.default_rng(0), 4 * RATE
+    time = np.arange(count) / RATE
+    sounds = {
+        "silence": np.zeros(count),
+        "noise": 0.05 * rng.standard_normal(count),
+        "clicks": (np.arange(count) % 8000 < 20) * 0.8,
+        "tones": 0.2 * sum(np.sin(2 * np.pi * f * time) for f in (262, 330, 392)),
+    }
+    assert not events(Turns(load_vad()), sounds[kind].astype(np.float32))
+
+
+def test_words_that_are_judged_complete_end_soon_and_others_are_waited_for():
+    pcm = padded(question(), before_s=0.5, after_s=3.0)
+    asked = []
+
+    def turns(complete: float) -> Turns:
+        def finished() -> float:
+            asked.append(complete)
+            return complete
+
+        return Turns(load_vad(), patience=patience("high", judged=True), finished=finished)
+
+    soon = events(turns(0.9), pcm)[-1].at
+    late = events(turns(0.1), pcm)[-1].at
+    assert late - soon == pytest.approx((2000 - 200) * 16, abs=2 * FRAME_MS * 16)
+    assert len(asked) <= 4, "once a silence, not once a frame"
+
+
+def test_eagerness_without_a_judge_is_a_length_of_silence():
+    assert patience("low", judged=False) == Patience(1000)
+    assert patience("auto", judged=False) == patience("medium", judged=False)
+
+
+@pytest.mark.parametrize("law", ["mu", "a"])
+def test_telephone_sound_comes_back_as_it_went(law: str):
+    every = bytes(range(256))
+    pcm = g711.decode(every, law)
+    again = g711.encode(pcm, law)
+    assert np.array_equal(g711.decode(again, law), pcm)
+    assert len(set(pcm.tolist())) == (255 if law == "mu" else 256)
+    tone = (0.3 * np.sin(np.arange(8000) * 0.3)).astype(np.float32)
+    heard = g711.decode(g711.encode(tone, law), law)
+    noise = np.square(heard - tone).mean() / np.square(tone).mean()
+    assert noise < 10 ** (-36 / 10), "G.711 has about 38 dB"
+
+
+def test_telephone_sound_is_what_the_standard_says():
+    # ITU-T G.711: the loudest values, and mu-law's silence
+    assert g711.decode(bytes([0x80, 0x00]), "mu").tolist() == [32124 / 32768, -32124 / 32768]
+    assert g711.decode(bytes([0xAA, 0x2A]), "a").tolist() == [32256 / 32768, -32256 / 32768]
+    assert g711.encode(np.zeros(1, np.float32), "mu") == b"\xff"
