@@ -74,7 +74,7 @@ def test_several_workers_share_the_load_count_together_and_are_replaced(tiny_che
         os.kill(pids[0], signal.SIGKILL)
         for _ in range(10):  # the other one answers meanwhile
             assert ask(server.url) == 200
-        until = time.monotonic() + 60
+        until = time.monotonic() + 150  # a worker reads its model on a busy machine
         while len(children(server.process.pid)) < 2:
             assert time.monotonic() < until
             time.sleep(0.1)

@@ -33,12 +33,12 @@ def run(args: argparse.Namespace) -> int:
     from thinktalk.server.supervisor import supervise
 
     configure_logs(settings)
-    sock = bind(settings)
-    where = address(settings, sock)
-    print(f"thinktalk: loading {settings.model}", file=sys.stderr, flush=True)
-
-    def ready() -> None:
-        print(f"thinktalk: ready on {where}", file=sys.stderr, flush=True)
-
     start = run_here if settings.workers == 1 else supervise
-    return start(settings, sock, on_ready=ready)
+    with bind(settings) as sock:
+        where = address(settings, sock)
+        print(f"thinktalk: loading {settings.model}", file=sys.stderr, flush=True)
+
+        def ready() -> None:
+            print(f"thinktalk: ready on {where}", file=sys.stderr, flush=True)
+
+        return start(settings, sock, on_ready=ready)

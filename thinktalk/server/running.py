@@ -31,6 +31,7 @@ WS_MAX_BYTES = 16 << 20  # as OpenAI's: 15 MiB of sound an event
 
 def bind(settings: Settings) -> socket.socket:
     """The socket to listen on. Errors: ConfigError when the address is taken or not ours."""
+    sock = None
     try:
         family, kind, protocol, _, where = socket.getaddrinfo(
             settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -40,6 +41,8 @@ def bind(settings: Settings) -> socket.socket:
         sock.bind(where)
         sock.listen(2048)
     except OSError as error:
+        if sock is not None:
+            sock.close()
         raise ConfigError(
             f"{settings.host}:{settings.port}: cannot listen there ({error.strerror or error}); choose another --host or --port"
         ) from None
