@@ -88,10 +88,10 @@ def _machine(omni: Omni, args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _latency(omni: Omni, question: Question, args: argparse.Namespace) -> tuple[dict, str]:
-    from thinktalk.engine.measure import latency
+    from thinktalk.engine.measure import latency, peak_mb
 
     waits = latency(_engine(omni, args), question, turns=args.turns)
-    told = waits.as_json()
+    told = waits.as_json() | {"peak_mb": round(peak_mb(), 1)}
     lines = [f"answers of {told['seconds']:.2f} s, {told['text_tokens']} tokens, {told['codes']} codes; "
              f"median of {told['turns']} turns", f"{'':<34}{'ms':>10}"]  # fmt: skip
     for name, text in LATENCY_ROWS:
@@ -99,6 +99,7 @@ def _latency(omni: Omni, question: Question, args: argparse.Namespace) -> tuple[
     lines.append(f"{'real-time factor':<34}{_cell(told['real_time_factor'], 10, 3)}")
     lines.append(f"{'underruns':<34}{told['underruns']:>10}")
     lines.append(f"{'silence of underruns':<34}{_cell(told['underrun_ms'], 10, 1)}")
+    lines.append(f"{'most memory at once, MB':<34}{_cell(told['peak_mb'], 10, 1)}")
     if told["listening_factor"] is not None:
         lines.append(f"{'work of listening, a second of it':<34}{_cell(1e3 * told['listening_factor'], 10, 1)}")  # fmt: skip
     return told, "\n".join(lines)

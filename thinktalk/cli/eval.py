@@ -100,7 +100,7 @@ def _bench(args: argparse.Namespace, held: HeldOut, n: int) -> Bench:
     if omni.directory is None or not omni.can_speak:
         raise WeightsError(f"{args.model}: has no Talker and code2wav, expected a model that speaks; choose another")  # fmt: skip
     bench = Bench(
-        omni=omni, model=str(args.model), sum=weights_sum(omni.directory, dtype=args.dtype), held=held,
+        omni=omni, model=str(args.model), sum=weights_sum(omni.directory, dtype=args.dtype), held=held, dtype=args.dtype,
         out=Path(args.out), judges=Judges(args.cache), n=n, seed=args.seed, watch=_say,
     )  # fmt: skip
     if args.quick:

@@ -9,7 +9,9 @@ Both talk through Sessions, as a program would; the figures are the replies' own
 from __future__ import annotations
 
 import random
+import resource
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -27,7 +29,7 @@ from thinktalk.errors import InputError
 from thinktalk.events import Done, Latency, Reply
 from thinktalk.pipeline import Options
 
-__all__ = ["Load", "Question", "Waits", "babble", "latency", "load"]
+__all__ = ["Load", "Question", "Waits", "babble", "latency", "load", "peak_mb"]
 
 TEXT_TOKENS_PER_S = 4  # of speech: what people say in a second is 3 or 4 tokens
 HEARD_PER_S = 16_000  # samples
@@ -76,6 +78,12 @@ def babble(seconds: float, *, seed: int = 0) -> np.ndarray:
     t = np.arange(round(seconds * HEARD_PER_S)) / HEARD_PER_S
     noise = np.random.default_rng(seed).standard_normal(len(t))
     return (0.1 * (1.2 + np.sin(8 * np.pi * t)) * noise).clip(-1, 1).astype(np.float32)
+
+
+def peak_mb() -> float:
+    """Most memory (10^6 bytes) that this process has held at once."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
 
 
 # -------------------------------------------------------------------------------------------------------------- latency

@@ -37,6 +37,8 @@ class Bench:
     judges: Judges = field(default_factory=Judges)
     listeners: tuple[str, ...] = ("whisper-base", "whisper-tiny.en", "pocketsphinx")
     """Who hears what is spoken; the first one's are the rows of the table, the others stand below them."""
+    dtype: str | None = None
+    """The precision that was asked for, None as stored: a process that loads the model anew needs it."""
     n: int = 300
     """Most items a row."""
     seed: int = 0

@@ -22,6 +22,7 @@ SUITES: dict[str, tuple[str, ...]] = {
         "nano_pictures",
         "nano_video",
         "nano_sounds",
+        "nano_live",
     )
 }
 
