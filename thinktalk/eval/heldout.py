@@ -112,7 +112,7 @@ def prompts(transcripts: str) -> list[tuple[str, str]]:
     found: dict[str, str] = {}
     for line in transcripts.splitlines():
         match = PROMPT.fullmatch(line.strip())
-        if match is None or line.startswith(";") or re.search(r"[\[\]<>*#_]", match[2]):
+        if match is None or line.startswith(";") or re.search(r"[\[\]()<>*#_]", match[2]):
             continue
         if len(match[2].split()) in PROMPT_WORDS:
             found.setdefault(match[1].rpartition("/")[2], " ".join(match[2].split()))
