@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 import threading
 import time
 from contextlib import aclosing
@@ -67,6 +68,17 @@ def test_each_of_many_gets_its_own_answer(omni: Omni, tiny_checkpoint: str):
         alone = omni.chat([{"role": "user", "content": text}], **quick)
         assert reply.token_ids == alone.token_ids and reply.codes == alone.codes
     assert len({tuple(r.codes) for r in replies}) > 1  # else a mix-up would not be seen
+
+
+@pytest.mark.parametrize("log_content", [False, True])
+def test_what_is_said_is_logged_only_when_asked(
+    omni: Omni, tiny_checkpoint: str, caplog: pytest.LogCaptureFixture, log_content: bool
+):
+    hub = Hub(quick_settings(tiny_checkpoint, log_content=log_content), omni=omni)
+    with caplog.at_level("DEBUG"):
+        reply = in_hub(hub, lambda hub: answer(hub, [{"role": "user", "content": "a private matter"}]))  # fmt: skip
+    assert ("a private matter" in caplog.text) is log_content
+    assert (json.dumps(reply.text, ensure_ascii=False) in caplog.text) is log_content
 
 
 # ----------------------------------------------------------------------------------------------------------------- room

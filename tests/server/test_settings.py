@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import re
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 
@@ -81,3 +83,9 @@ def test_other_addresses_need_keys(host: str):
 def test_loopback_needs_none(host: str):
     assert is_loopback(host)
     Settings(host=host).check_address()
+
+
+def test_the_page_about_the_server_names_every_option_and_no_other():
+    page = (Path(__file__).parents[2] / "docs" / "server.md").read_text()
+    named = set(re.findall(r"`--([a-z-]+)`", page))
+    assert named == {item.name.replace("_", "-") for item in fields(Settings)}

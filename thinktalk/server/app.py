@@ -24,7 +24,11 @@ from thinktalk.server.settings import Settings
 __all__ = ["create_app"]
 
 ROUTES = ("info", "chat", "speech", "transcriptions", "voices", "realtime", "page")
-AROUND = ("counting", "limits", "auth")  # the last one is outermost: asked first
+AROUND = (
+    "limits",
+    "auth",
+    "counting",
+)  # the last one is outermost: asked first, and sees who was turned away
 
 
 def create_app(settings: Settings, *, omni: Omni | None = None, hub: Hub | None = None) -> FastAPI:

@@ -47,6 +47,9 @@ class Counting:
 
         try:
             await self.app(scope, receive, watched)
+        except Exception:
+            status = "500"  # the answer is made outside of here
+            raise
         finally:
             seconds = time.monotonic() - began
             route = getattr(scope.get("route"), "path", "other")

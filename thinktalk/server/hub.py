@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import secrets
 import time
@@ -441,9 +442,10 @@ class Hub:
                     case Done():
                         ended = event.reply.finish
                         self._note(event.reply)
-                        await call(
-                            lambda: session.tokens
-                        )  # what came meanwhile is read, by a thread
+                        # by a thread: it also reads what came meanwhile
+                        history = await call(lambda: session.history)
+                        if self.settings.log_content:
+                            log.info("said: %s", json.dumps(history[-2:], ensure_ascii=False))
                 yield event
             ended = "interrupted" if ended == "left" else ended
         except Exception:
