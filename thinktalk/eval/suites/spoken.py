@@ -97,6 +97,7 @@ def panel(bench: Bench) -> str:
 
 
 def judged(bench: Bench, reply: Reply) -> dict[str, Any]:
+    """What is written down of a spoken reply: how long it is, and the opinions of it."""
     wave = at_heard_hz(reply.audio, bench)
     return {"spoken_s": round(len(wave) / HEARD_HZ, 3), "codes": len(reply.codes or []), **opinions(bench, wave)}  # fmt: skip
 
@@ -109,6 +110,7 @@ def opinions(bench: Bench, pcm: np.ndarray) -> dict[str, Any]:
 
 
 def embedded(bench: Bench, reply: Reply) -> np.ndarray:
+    """Whose voice a reply is in. Errors: InputError (it says nothing)."""
     return bench.judges.speakers.embed(at_heard_hz(reply.audio, bench))
 
 
@@ -174,4 +176,5 @@ def heard_rows(
 def opinion_row(
     bench: Bench, results: Sequence[Result], key: str, title: str, name: str, reach: tuple[str, str, str] = ("", "", "")
 ) -> Row:  # fmt: skip
+    """A row of one opinion; what was not said at all has the worst."""
     return Row(key=key, title=title, unit="", reach=reach, judge=bench.judges.quality.name, seed=bench.seed, **score(results, name, worst=SILENCE))  # fmt: skip
