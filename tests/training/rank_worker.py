@@ -4,14 +4,35 @@ from __future__ import annotations
 
 import json
 import sys
+import weakref
 
 import torch
+from torch.distributed.tensor import DTensor
 from toys import Dialogues, Drawn, Sentences
 
 from thinktalk.training.journal import read_journal
 from thinktalk.training.loop import TrainConfig, Trainer
 from thinktalk.training.optim import OptimConfig
 from thinktalk.training.parallel import join, leave
+
+
+def gathered(trainer: Trainer) -> tuple[dict[str, torch.Tensor], int]:
+    """Trainer.weights(), and how many whole tensors that came from shards it held at a time."""
+    alive, most, full_tensor = weakref.WeakSet(), 0, DTensor.full_tensor
+
+    def counted(tensor: DTensor) -> torch.Tensor:
+        nonlocal most
+        whole = full_tensor(tensor)
+        alive.add(whole)
+        most = max(most, len(alive))
+        return whole
+
+    DTensor.full_tensor = counted
+    try:
+        weights = trainer.weights()
+    finally:
+        DTensor.full_tensor = full_tensor
+    return {f"weights/{name}": tensor for name, tensor in weights.items()}, most
 
 
 def run(out: str, steps: int, accumulate: int, *words: str) -> dict[str, object]:
@@ -28,14 +49,15 @@ def run(out: str, steps: int, accumulate: int, *words: str) -> dict[str, object]
     trainer = Trainer(Sentences(), data, config, world=world)
     trainer.run()
     whole = {}
-    given = {f"weights/{name}": tensor for name, tensor in trainer.weights().items()}
+    given, most_whole = gathered(trainer)
     for name, tensor in {**trainer.tensors(), **given}.items():
         full = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
         whole[name] = full.double().flatten()[:: max(1, full.numel() // 50)].tolist()
+    held = world.gather((len(given), most_whole))
     sharded = sum(hasattr(t, "full_tensor") for t in trainer.tensors().values())
     lines = read_journal(f"{out}/metrics.jsonl") if world.leads else []
     leave(world)
-    return {"lines": lines, "whole": whole, "sharded": sharded, "leads": world.leads}
+    return {"lines": lines, "whole": whole, "sharded": sharded, "held": held, "leads": world.leads}
 
 
 if __name__ == "__main__":

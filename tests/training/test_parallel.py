@@ -79,6 +79,10 @@ def test_two_ranks_are_one(folder: Path, alone: dict[str, Any]):
     assert both["sharded"] > 30 and alone["sharded"] == 0
     compare(alone, both)
     assert len(list((folder / "both" / "shown").iterdir())) == 3
+    # what was trained is handed to the leading rank alone, and nobody holds two tensors whole on the way
+    (count, none), (left, most) = alone["held"][0], both["held"][1]
+    assert both["held"][0] == [count, 1] and count > 30 and none == 0
+    assert (left, most) == (0, 1)
 
 
 @pytest.mark.slow  # four processes of torch on two cores

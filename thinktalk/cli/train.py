@@ -94,7 +94,7 @@ def _export(recipe: Recipe, trainer: Trainer) -> Path | None:
 
     if not isinstance(recipe, ModelRecipe):
         return None
-    weights = trainer.weights()  # every rank gathers, the leading one writes
+    weights = trainer.weights()  # every rank takes part, the leading one gets them
     directory = Path(recipe.out) / "model"
     if trainer.world.leads:
         stage = recipe.stage()  # the trainer's own modules may be shards

@@ -304,11 +304,19 @@ class Trainer:
         return held
 
     def weights(self, *, ema: bool = True) -> dict[str, Tensor]:
-        """What was trained by name, whole and on the CPU, the running mean if there is one, buffers too; every rank must ask."""
+        """What was trained by name, whole and on the CPU, the running mean if there is one, buffers too.
+
+        Every rank must ask; the leading one gets it, the others get nothing and never hold more than one tensor whole.
+        """
         held = self.ema.shadow if ema and self.ema is not None else self.trained
         held = held | _saved_buffers(self.stage.modules)
-        whole = {n: t.full_tensor() if isinstance(t, DTensor) else t for n, t in held.items()}
-        return {name: tensor.detach().to("cpu", copy=True) for name, tensor in whole.items()}
+        given: dict[str, Tensor] = {}
+        for name, tensor in held.items():
+            whole = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+            if self.world.leads:  # off the device before the next one comes
+                given[name] = whole.detach().to("cpu", copy=True)
+            del whole
+        return given
 
     def save(self, *, wait: bool = False) -> None:
         """Begin a checkpoint of this step; it is written while training goes on."""
