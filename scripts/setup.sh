@@ -45,5 +45,18 @@ setup() {
     printf '%s\n' "$now" >"$stamp"
 }
 
+# The web page's tests drive a real browser. Where CI is set nothing may be skipped, so it is installed there.
+browser() {
+    for name in "${CHROMIUM:-}" chromium chromium-browser google-chrome; do
+        if command -v "$name" >/dev/null 2>&1; then return; fi
+    done
+    say "Installing Chromium for the tests of the web page."
+    as_root=""
+    if [ "$(id -u)" != 0 ]; then as_root="sudo -n"; fi
+    $as_root apt-get -o DPkg::Lock::Timeout=300 -qq update >&2 &&
+        DEBIAN_FRONTEND=noninteractive $as_root apt-get -o DPkg::Lock::Timeout=300 -qq -y install chromium >&2 ||
+        say "Chromium could not be installed: apt-get install chromium, or set CHROMIUM=/path/to/it"
+}
+
 # Idle OpenMP threads that spin slow a busy machine down 10 to 28 times (docs/performance.md).
 export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-PASSIVE}" TOKENIZERS_PARALLELISM=false

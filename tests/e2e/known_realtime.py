@@ -176,6 +176,9 @@ class _Line:
 
     def answer(self) -> None:
         self.reply = asyncio.create_task(self.say())
+        self.reply.add_done_callback(
+            lambda task: task.cancelled() or task.exception()
+        )  # the page may have gone
 
     async def cancel(self, reason: str) -> None:
         if self.reply is None or self.reply.done():

@@ -321,7 +321,7 @@ def test_voice_chosen_enrolled_and_deleted(page, known):
     assert told[0] == {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Speak!"}]}  # fmt: skip
     assert told[1]["role"] == "assistant" and SENTENCE.startswith(told[1]["content"][0]["text"])
     page.click("#record")
-    assert page.inner_text("#record") == "Stop"
+    page.wait_for_selector("#record >> text=Stop")
     page.click("#record")
     page.wait_for_selector("#enrol-state >> text=Give the voice a name first")
     page.fill("#voice-name", "mine")

@@ -1,23 +1,15 @@
 // The page's buttons, keys and fields around one Talk.
 
 import { Camera } from "./camera.js";
+import { Enrolment } from "./enrolment.js";
 import { attachment } from "./files.js";
 import { languages, preferred, speak, word } from "./i18n.js";
 import { drawLatency, engineLine } from "./latency.js";
 import { markdown, save } from "./saving.js";
-import { decodeFile, Microphone, RATE, wav } from "./sound.js";
 import { Talk } from "./talk.js";
 import { View } from "./view.js";
 import { Server } from "./voices.js";
 import { Waves } from "./waves.js";
-
-const $ = (id) => document.getElementById(id);
-const camera = new Camera($("preview"));
-const talk = new Talk(camera);
-const server = new Server();
-const view = new View(talk.conversation, { log: $("log"), spoken: $("spoken"), empty: $("empty") });
-const waves = new Waves($("wave-you"), $("wave-voice"));
-talk.onpeak = (side, peak) => waves.put(side, peak);
 
 // ------------------------------------------------------------------------------------------------------------- memory
 
@@ -30,6 +22,15 @@ const kept = {
     (name === "key" ? sessionStorage : localStorage).setItem(`thinktalk.${name}`, value);
   },
 };
+
+const $ = (id) => document.getElementById(id);
+const camera = new Camera($("preview"));
+const talk = new Talk(camera);
+const server = new Server();
+const view = new View(talk.conversation, { log: $("log"), spoken: $("spoken"), empty: $("empty") });
+const enrolment = new Enrolment(server, kept, (voice) => attempt(() => talk.change({ voice })));
+const waves = new Waves($("wave-you"), $("wave-voice"));
+talk.onpeak = (side, peak) => waves.put(side, peak);
 
 // ------------------------------------------------------------------------------------------------------- what is said
 
@@ -219,90 +220,6 @@ addEventListener("drop", (event) => {
   attach(event.dataTransfer.files);
 });
 
-// ------------------------------------------------------------------------------------------------- voices, enrolment
-
-let voices = [];
-
-async function drawVoices() {
-  voices = await server.voices();
-  const wanted = talk.settings.voice || kept.get("voice");
-  $("voice").replaceChildren(...voices.map(({ id, name, experimental }) => {
-    const label = experimental ? `${name} (${word("experimental")})` : name;
-    return new Option(label, id, false, id === wanted);
-  }));
-  $("forget").disabled = !voices.find(({ id }) => id === $("voice").value)?.own;
-}
-
-$("voice").addEventListener("change", () => attempt(async () => {
-  kept.set("voice", $("voice").value);
-  $("forget").disabled = !voices.find(({ id }) => id === $("voice").value)?.own;
-  await talk.change({ voice: $("voice").value });
-}));
-
-const told = (text) => ($("enrol-state").textContent = text);
-
-async function enrol(pcm) {
-  const name = $("voice-name").value.trim();
-  if (!name || !$("voice-name").checkValidity()) return told(word("needName"));
-  if (pcm.length < 5 * RATE) return told(word("short"));
-  told(word("enrolling"));
-  try {
-    const file = new File([wav([pcm.subarray(0, 20 * RATE)])], "clip.wav", { type: "audio/wav" });
-    const made = await server.enrol(name, file);
-    talk.settings.voice = made?.id ?? name;
-    await drawVoices();
-    $("voice").value = talk.settings.voice;
-    $("voice").dispatchEvent(new Event("change"));
-    told(word("enrolled", name));
-  } catch (error) {
-    told(error.message);
-  }
-}
-
-const booth = new Microphone();
-let take = [];
-booth.onpiece = ({ pcm }) => take.push(pcm);
-$("record").addEventListener("click", async () => {
-  const recording = booth.on;
-  try {
-    if (recording) booth.stop();
-    else {
-      take = [];
-      await booth.start();
-    }
-  } catch (error) {
-    told(word("noMicrophone", error.message));
-  }
-  $("record").setAttribute("aria-pressed", String(booth.on));
-  $("record").textContent = word(booth.on ? "recordStop" : "record");
-  if (!recording) return;
-  const pcm = new Float32Array(take.reduce((sum, piece) => sum + piece.length, 0));
-  take.reduce((at, piece) => (pcm.set(piece, at), at + piece.length), 0);
-  await enrol(pcm);
-});
-$("clip").addEventListener("click", () => $("clip-file").click());
-$("clip-file").addEventListener("change", async () => {
-  const [file] = $("clip-file").files;
-  $("clip-file").value = "";
-  if (!file) return;
-  const pcm = await decodeFile(file).catch(() => null);
-  if (pcm) await enrol(pcm);
-  else told(word("fileBroken", file.name));
-});
-$("forget").addEventListener("click", async () => {
-  const name = $("voice").value;
-  try {
-    await server.forget(name);
-    talk.settings.voice = "";
-    kept.set("voice", "");
-    await drawVoices();
-    await talk.change({ voice: $("voice").value });
-    told(word("forgotten", name));
-  } catch (error) {
-    told(error.message);
-  }
-});
-
 // ----------------------------------------------------------------------------------------------------------- settings
 
 const dark = matchMedia("(prefers-color-scheme: dark)");
@@ -336,7 +253,7 @@ for (const name of ["output", "turn", "instructions", "key"]) {
   }));
 }
 $("open-settings").addEventListener("click", () => $("settings").showModal());
-$("settings").addEventListener("close", () => booth.on && $("record").click());
+$("settings").addEventListener("close", () => enrolment.abandon());
 $("open-export").addEventListener("click", () => {
   $("save-wav").disabled = talk.recording.empty;
   $("export").showModal();
@@ -359,7 +276,7 @@ $("clear").addEventListener("click", () => attempt(async () => {
 async function meet() {
   [talk.settings.model] = await server.models();
   $("model").textContent = talk.settings.model;
-  await drawVoices().catch((error) => { // a model that cannot speak has none
+  await enrolment.list().catch((error) => { // a model that cannot speak has none
     if (error.status !== 404) throw error;
   });
   talk.settings.voice = $("voice").value;

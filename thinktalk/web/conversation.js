@@ -59,7 +59,9 @@ export class Conversation extends EventTarget {
     on("response.done", ({ response }) => {
       for (const message of this.messages) {
         if (message.response !== response.id || message.state !== "live") continue;
-        this.#change(message, { state: { completed: "done", failed: "failed" }[response.status] ?? "cut" });
+        // "incomplete" has met a limit of length: it is over, and all of it was said
+        const state = { completed: "done", incomplete: "done", failed: "failed" }[response.status] ?? "cut";
+        this.#change(message, { state });
       }
     });
   }

@@ -58,17 +58,26 @@ export async function decodeFile(file) {
 
 /** `onpiece({ pcm, peak, at })` 25 times a second; `at` in performance.now() milliseconds, of the piece's end. */
 export class Microphone {
-  #context;
-  #stream;
+  #open; // a promise of { stream, context }: on, or about to be
   onpiece = () => {};
   onlost = () => {};
 
   get on() {
-    return Boolean(this.#context);
+    return Boolean(this.#open);
   }
 
+  /** Errors: what getUserMedia throws; then it is off. */
   async start() {
-    if (this.#context) return;
+    const open = (this.#open ??= this.#begin());
+    try {
+      await open;
+    } catch (error) {
+      if (this.#open === open) this.#open = undefined;
+      throw error;
+    }
+  }
+
+  async #begin() {
     const stream = await navigator.mediaDevices.getUserMedia({
       audio: { echoCancellation: true, noiseSuppression: true, autoGainControl: true },
     });
@@ -77,21 +86,24 @@ export class Microphone {
     const worklet = new AudioWorkletNode(context, "capture", { numberOfOutputs: 0 });
     worklet.port.onmessage = ({ data }) => {
       const age = Math.max(0, context.currentTime - data.at);
-      this.onpiece({ ...data, at: performance.now() - 1000 * age });
+      if (this.on) this.onpiece({ ...data, at: performance.now() - 1000 * age });
     };
     context.createMediaStreamSource(stream).connect(worklet);
     stream.getAudioTracks()[0].addEventListener("ended", () => {
       this.stop();
       this.onlost();
     });
-    [this.#context, this.#stream] = [context, stream];
     await context.resume();
+    return { stream, context };
   }
 
   stop() {
-    this.#stream?.getTracks().forEach((track) => track.stop());
-    this.#context?.close();
-    this.#context = this.#stream = undefined;
+    const open = this.#open;
+    this.#open = undefined;
+    open?.then(({ stream, context }) => {
+      stream.getTracks().forEach((track) => track.stop());
+      context.close();
+    }, () => {}); // start() has told
   }
 }
 

@@ -32,7 +32,8 @@ export class Talk extends EventTarget {
   #hearing = false; // the user speaks, by the server's ears or the held key
   #holding = false; // the key is down
   #held = 0; // seconds sent since the key went down
-  #sent = []; // [seconds sent so far, when the microphone heard it]: the server counts in the former
+  #sent = []; // { until: seconds sent so far, at: when the microphone heard it, peak }: the server counts in the former
+  #turnSince = 0; // seconds sent when the user began to speak
   #sentSeconds = 0;
   #spokeAloud = false; // on this connection: then its voice cannot be changed
 
@@ -128,14 +129,16 @@ export class Talk extends EventTarget {
     if (!this.line.send({ type: "input_audio_buffer.append", audio: encodePcm(pcm) })) return;
     this.#held += pcm.length / RATE;
     this.#sentSeconds += pcm.length / RATE;
-    this.#sent.push([this.#sentSeconds, at]);
-    if (this.#sent.length > 500) this.#sent.splice(0, 250); // ten seconds are enough
+    this.#sent.push({ until: this.#sentSeconds, at, peak });
+    if (this.#sent.length > 1000) this.#sent.splice(0, 500); // twenty seconds are enough
   }
 
-  /** When the microphone heard what the server counts as `seconds`. */
-  #heardAt(seconds) {
-    const entry = this.#sent.find(([until]) => until >= seconds);
-    return entry ? entry[1] - 1000 * (entry[0] - seconds) : performance.now();
+  /** When the user's last sound was: within 20 dB of the loudest of the turn. The server's audio_end_ms is no such moment;
+   *  it holds the silence that it waited for, too. */
+  #silentAt() {
+    const turn = this.#sent.filter(({ until }) => until > this.#turnSince);
+    const loudest = Math.max(...turn.map(({ peak }) => peak));
+    return turn.findLast(({ peak }) => peak > 0.1 * loudest)?.at ?? performance.now();
   }
 
   /** The microphone on or off. */
@@ -237,16 +240,17 @@ export class Talk extends EventTarget {
 
   #listen() {
     const on = (type, handler) => this.line.addEventListener(type, ({ detail }) => handler(detail));
-    on("input_audio_buffer.speech_started", () => {
+    on("input_audio_buffer.speech_started", (event) => {
+      this.#turnSince = event.audio_start_ms / 1000;
       this.#hearing = true;
       this.interrupt();
       this.#look(true);
       this.#activity();
     });
-    on("input_audio_buffer.speech_stopped", (event) => {
+    on("input_audio_buffer.speech_stopped", () => {
       this.#hearing = false;
       this.#look(false);
-      this.latency.ended(this.#heardAt(event.audio_end_ms / 1000), performance.now());
+      this.latency.ended(this.#silentAt(), performance.now());
       this.#activity();
     });
     on("response.created", ({ response }) => {
