@@ -16,7 +16,17 @@ from starlette.testclient import TestClient
 from thinktalk.layers.resample import resampler
 from thinktalk.media.audio import load_audio
 
-__all__ = ["Caller", "calling", "padded", "pcm16", "question", "text_item", "tone"]
+__all__ = [
+    "Caller",
+    "calling",
+    "heard",
+    "padded",
+    "pcm16",
+    "question",
+    "text_item",
+    "tone",
+    "words_of",
+]
 
 SERVER_EVENT: TypeAdapter = TypeAdapter(RealtimeServerEvent)
 OURS = {"latency"}  # fields that OpenAI's server does not have

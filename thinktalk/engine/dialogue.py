@@ -128,6 +128,8 @@ class Dialogue:
         answer = self._answer
         if answer is None or answer.settled or not answer.over:
             return
+        if answer.closed:  # another thread is just cutting it: the listener's loop has ended before interrupt() has
+            return
         if answer.error is not None:
             self._go_back()
         else:

@@ -111,7 +111,7 @@ class Response:
     # ------------------------------------------------------------------------------------------------------- its course
 
     async def run(self) -> None:
-        """All of it; whatever goes wrong is told in response.done."""
+        """All but response.done, which is due when this returns; whatever goes wrong is told there."""
         await self.emit("response.created", response=self.wire())
         finish = None
         try:
@@ -129,7 +129,6 @@ class Response:
             await self._close_message()
         finally:
             await self._settle()
-        await self.emit("response.done", response=self.wire())
 
     async def _work(self) -> str | None:
         """Have it said and pass it on; how the text ended, None when it was stopped."""

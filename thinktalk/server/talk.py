@@ -276,10 +276,11 @@ class Talk:
     async def _run(self, response: Response) -> None:
         try:
             await response.run()
-            await self._limits()
         finally:
             self.response = None
             self._news.set()
+        await self.emit("response.done", response=response.wire())
+        await self._limits()
         detection = self.microphone.detection
         if self._answer_next and detection is not None:
             self._answer_next = False
@@ -302,6 +303,7 @@ class Talk:
             finally:
                 self._others.pop(response.id, None)
                 await sitting.leave()
+            await self.emit("response.done", response=response.wire())
 
         self._task(run())
 
