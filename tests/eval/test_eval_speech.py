@@ -166,13 +166,13 @@ def refuses(*_, **__):
 
 def test_reading_and_answering(bench):
     rows = {row.key: row for row in [*nano_speech.read(bench), *nano_speech.answer(bench)]}
-    assert list(rows) == ["read", "read/b", "read/p808", "read/ovrl", "read/voice", "answer", "answer/b"]  # fmt: skip
+    assert list(rows) == ["read", "read/b", "read/p808", "read/ovrl", "read/voice", "answer", "answer/b", "answer/source"]  # fmt: skip
     assert rows["read"].judge == "fake a" and rows["read/b"].judge == "fake b"
     assert rows["read/p808"].value.value == 3.0
     assert rows["read/voice"].missing, "tiny has none of the voices that were recorded"
     assert len(rows["read"].keys) == N and rows["read"].keys == rows["read/b"].keys
     heard = bench.judges.heard
-    assert heard == 2 * 2 * N
+    assert heard == 2 * 2 * N + N
     again = list(nano_speech.read(bench))
     assert bench.judges.heard == heard and again[0].value == rows["read"].value, "from disk"
 

@@ -116,6 +116,14 @@ def answer(bench: Bench) -> Iterator[Row]:
 
     results = bench.results("answer", items, work, judge=panel(bench))
     yield from heard_rows(bench, results, "answer", "WER of its speech: answering", ("25 %", "10 %", "4 %"))  # fmt: skip
+    # letters and names are hard to hear whoever says them: what the judge makes of the recorded answers, of no model
+    first = bench.listeners[0]
+    listener = bench.judges.listener(first)
+    own = bench.results(
+        "answer/source", items, lambda item: {first: listener(item.content.pcm(HEARD_HZ, member="answer.opus"))},
+        judge=listener.name, weights="none",
+    )  # fmt: skip
+    yield Row(key="answer/source", title="of the recorded answers", lower_is_better=True, judge=listener.name, seed=bench.seed, **word_rate(own, first))  # fmt: skip
 
 
 def sample(bench: Bench) -> Iterator[Row]:
