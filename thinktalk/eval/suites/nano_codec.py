@@ -6,7 +6,7 @@ stream      the same codes spoken window by window, and whole    the difference 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,9 @@ import torch
 
 from thinktalk.data.samples import Sample
 from thinktalk.data.synth.sentences import aloud
+from thinktalk.errors import ThinktalkError
 from thinktalk.eval.bench import Bench
+from thinktalk.eval.figures import draw_spectrograms
 from thinktalk.eval.items import Item
 from thinktalk.eval.judges import HEARD_HZ
 from thinktalk.eval.rows import Row
@@ -73,6 +75,23 @@ def copy(bench: Bench) -> Iterator[Row]:
     yield Row(key="copy/voice", title="similarity of copy synthesis to the source", unit="", reach=("measured", "0.75", "0.88"), judge=bench.judges.speakers.name, seed=bench.seed, **score(results, "alike"))  # fmt: skip
     book = tokenizer.config
     yield from code_rows(bench, results, first=book.first_code, book=book.num_codes)
+    _draw(bench, tokenizer, samples)
+
+
+def _draw(bench: Bench, tokenizer: SpeechTokenizer, samples: Sequence[Sample]) -> None:
+    """One sentence three times: as it was recorded, from its codes, read by the model."""
+    source = samples[0]
+    pcm = source.pcm(HEARD_HZ)
+    try:
+        with guest(bench, _another(source, samples)) as voice:
+            copied = bench.omni.code2wav(_coded(tokenizer, pcm), voice, **limits(bench))
+        spoken = bench.omni.say(source.text, **limits(bench)).audio
+    except ThinktalkError as error:
+        bench.watch(f"speech: no picture ({error})")
+        return
+    waves = {"original": pcm, "from its codes": at_heard_hz(copied, bench), "read aloud": at_heard_hz(spoken, bench)}  # fmt: skip
+    shown = {what: (wave, HEARD_HZ) for what, wave in waves.items()}
+    draw_spectrograms(bench, "speech", shown, f'"{source.text}"')
 
 
 def stream(bench: Bench) -> Iterator[Row]:
