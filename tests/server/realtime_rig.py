@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 SERVER_EVENT: TypeAdapter = TypeAdapter(RealtimeServerEvent)
-OURS = {"latency"}  # fields that OpenAI's server does not have
+HOST = "ws://127.0.0.1"  # the TestClient calls a socket's server "testserver" otherwise
 
 
 class Caller:
@@ -95,7 +95,7 @@ def text_item(text: str, role: str = "user", **more: Any) -> dict[str, Any]:
 @contextlib.contextmanager
 def calling(client: TestClient, path: str = "/v1/realtime?model=tiny", **options: Any) -> Iterator[Caller]:  # fmt: skip
     """A connection that has got its session.created."""
-    with client.websocket_connect(path, **options) as socket:
+    with client.websocket_connect(f"{HOST}{path}", **options) as socket:
         caller = Caller(socket)
         caller.until("session.created")
         yield caller

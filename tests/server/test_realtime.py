@@ -11,7 +11,18 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 from PIL import Image
-from realtime_rig import Caller, calling, heard, padded, pcm16, question, text_item, tone, words_of
+from realtime_rig import (
+    HOST,
+    Caller,
+    calling,
+    heard,
+    padded,
+    pcm16,
+    question,
+    text_item,
+    tone,
+    words_of,
+)
 from serving import quick_settings
 from starlette.testclient import TestClient, WebSocketDenialResponse
 
@@ -345,5 +356,5 @@ def test_no_such_model(client: TestClient):
 
 def test_browsers_are_answered_in_the_subprotocol_they_offer(client: TestClient):
     offered = ["realtime", "openai-insecure-api-key.sk-1"]
-    with client.websocket_connect("/v1/realtime", subprotocols=offered) as socket:
+    with client.websocket_connect(f"{HOST}/v1/realtime", subprotocols=offered) as socket:
         assert socket.accepted_subprotocol == "realtime"
