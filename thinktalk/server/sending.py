@@ -101,4 +101,7 @@ class Sending(Response):
 
     async def _piece(self, send: Send, piece: bytes) -> None:
         body = {"type": "http.response.body", "body": piece, "more_body": True}
-        await asyncio.wait_for(send(body), PATIENCE_S)
+        async with asyncio.timeout(
+            PATIENCE_S
+        ):  # wait_for of Python 3.11 may swallow a cancel: the reply would go on
+            await send(body)
