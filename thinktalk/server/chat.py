@@ -25,7 +25,8 @@ from fastapi.responses import JSONResponse
 from starlette.responses import Response
 
 from thinktalk.engine.wording import Wording
-from thinktalk.events import AudioChunk, ContextLimit, Done, Event, Reply, TextDelta
+from thinktalk.events import AudioChunk, Done, Event, Reply, TextDelta
+from thinktalk.server.asking import ask
 from thinktalk.server.calls import CLOSE, OPEN, Call, CallReader, call_text
 from thinktalk.server.encode import Encoder, encode
 from thinktalk.server.hub import Client, Hub, client_of, hub_of
@@ -183,25 +184,12 @@ class Answer:
                 said=lambda id: self.said.find(self.client, id),
             )
         )  # fmt: skip
-        ready = await hub.prepared(messages)
-        async with (
-            hub.conversation(
-                self.client, voice=self.voice, speech=self.speaks, messages=ready, options=self.options
-            ) as session,
-            aclosing(hub.respond(session, wording=self.wording)) as events,
-        ):  # fmt: skip
-            limit: ContextLimit | None = None
+        answering = ask(
+            hub, self.client, messages, options=self.options, voice=self.voice, wording=self.wording
+        )
+        async with aclosing(answering) as events:
             async for event in events:
-                if isinstance(event, ContextLimit):
-                    limit = event
-                    continue
-                limit = None
                 yield event
-            if limit is not None:
-                raise Problem(
-                    400, f"messages: {limit.tokens} tokens, expected at most {limit.limit}; shorten them",
-                    param="messages", code="context_length_exceeded",
-                )  # fmt: skip
 
     async def whole(self) -> Response:
         """The answer when all of it is there."""
