@@ -22,6 +22,7 @@ def told(server):
     return [line for line in server.text().splitlines() if "ERROR" in line or "Traceback" in line]
 
 
+@pytest.mark.slow
 def test_a_question_is_heard_answered_and_interrupted(server, tmp_path):
     wav = microphone_file(tmp_path / "ask.wav", 1.0, "question.wav", 9.0, "question.wav", 60.0)
     with chromium(wav) as browser:

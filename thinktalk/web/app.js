@@ -118,7 +118,7 @@ for (const type of ["pointerup", "pointercancel"]) {
 }
 
 /** Whether the space bar has no meaning of its own where the focus is. */
-const free = (target) => target === $("mic") || !target.closest?.("input, textarea, select, button, dialog, summary, a");
+const free = (target) => target === $("mic") || !target.closest?.("input:not([type=radio]), textarea, select, button, dialog, summary, a");
 
 addEventListener("keydown", (event) => {
   if (event.key === "Escape" && !document.querySelector("dialog[open]")) talk.interrupt();
