@@ -44,8 +44,8 @@ __all__ = ["ABILITIES", "copy", "stream"]
 
 def copy(bench: Bench) -> Iterator[Row]:
     """Recordings of test as codes and back, in the voice of another recording of the same person where there is one."""
-    samples = bench.held.sentences("test")[: bench.n]
-    tokenizer, items = _tokenizer(bench), named(samples)
+    samples = bench.held.sentences("test")
+    tokenizer, items = _tokenizer(bench), named(samples[: bench.n])
     if tokenizer is None:
         yield Row(key="copy", title="WER of copy synthesis", lower_is_better=True, reach=("20 %", "8 %", "3 %"), missing="the model has no speech tokenizer")  # fmt: skip
         return

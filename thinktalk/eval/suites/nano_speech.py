@@ -78,7 +78,8 @@ def read(bench: Bench) -> Iterator[Row]:
     for n, item in enumerate(named(bench.held.sentences("test")[: bench.n])):
         voice = voices[n % len(voices)]
         items.append(Item(f"{item.key}-{voice}", voice, told={**item.told, "voice": voice}))
-    known = centres(bench, [s for s in bench.held.sentences("dev") if s.voice in voices])
+    recorded = [s for s in bench.held.sentences("dev") if s.voice in voices]
+    known = centres(bench, recorded)
 
     def work(item: Item) -> dict[str, Any]:
         voice = item.content
@@ -86,7 +87,7 @@ def read(bench: Bench) -> Iterator[Row]:
         told = judged(bench, reply)
         return told | ({"alike": cosine(embedded(bench, reply), known[voice])} if voice in known else {})  # fmt: skip
 
-    results = bench.results("read", items, work, judge=panel(bench), known=sorted(known))
+    results = bench.results("read", items, work, judge=panel(bench), recorded=len(recorded))
     yield from heard_rows(bench, results, "read", "WER of its speech: reading", ("25 %", "8 %", "3 %"))  # fmt: skip
     yield opinion_row(bench, results, "read/p808", "DNSMOS P.808 of its speech: reading", "p808")
     yield opinion_row(bench, results, "read/ovrl", "DNSMOS overall of its speech: reading", "ovrl")
@@ -137,10 +138,13 @@ def sample(bench: Bench) -> Iterator[Row]:
     if len(known) < 2 or not long or not texts:
         yield Row(**row, missing=f"recordings of {len(known)} held-out voices and {len(long)} samples of 3 s, expected six voices with some each")  # fmt: skip
         return
-    pairs = zip(named(long[: bench.n]), range(bench.n), strict=False)
-    items = [
-        Item(item.key, (item.content, texts[n % len(texts)])) for item, n in pairs
-    ]  # another's words
+    sources = named(long)
+    items = []
+    for n in range(bench.n):  # each sample with other words, as often as it takes
+        source = sources[n % len(sources)]
+        items.append(
+            Item(f"{source.key}+{n // len(sources)}", (source.content, texts[n % len(texts)]))
+        )
 
     def work(item: Item) -> dict[str, Any]:
         source, text = item.content
@@ -151,7 +155,10 @@ def sample(bench: Bench) -> Iterator[Row]:
         right = int(found == source.voice)
         return {"voice": source.voice, "nearest": found, "right": right, "alike": cosine(said, known[source.voice])}  # fmt: skip
 
-    results = bench.results("sample", items, work, judge=bench.judges.speakers.name, known=sorted(known))  # fmt: skip
+    made_of = dict(
+        recorded=len(new), long=len(long), texts=len(texts)
+    )  # which words go with which sample
+    results = bench.results("sample", items, work, judge=bench.judges.speakers.name, **made_of)
     judged = dict(judge=bench.judges.speakers.name, seed=bench.seed)
     yield Row(**row, **judged, **score(results, "right"), chance=1 / len(known))
     yield Row(key="sample/voice", title="similarity to that voice", unit="", **judged, **score(results, "alike"))  # fmt: skip
