@@ -90,6 +90,9 @@ def test_a_real_model_is_asked(bench, monkeypatch):
     monkeypatch.setattr(nano_questions, "_draw", lambda *_: None)
     rows = {row.key: row for row in answer_questions(bench)}
     assert len(rows["questions/spoken"].tops) == 2 and not rows["questions/spoken"].faults
+    assert (
+        "says nothing of hearing" in rows["questions/gap"].missing
+    )  # a random model is no good listener
 
 
 def test_a_set_that_cannot_be_made_is_said(bench, tmp_path):

@@ -27,10 +27,10 @@ from thinktalk.eval.bench import Bench
 from thinktalk.eval.items import Item, Result
 from thinktalk.eval.marking import guessing, mark
 from thinktalk.eval.rows import Row
-from thinktalk.metrics.intervals import wilson
+from thinktalk.metrics.intervals import Interval, wilson
 from thinktalk.prompt import Prompt, build_prompt
 
-__all__ = ["ARM", "Asked", "Question", "ask", "made", "measure", "mixed", "question_of", "questions", "rows_of"]  # fmt: skip
+__all__ = ["ARM", "Asked", "Question", "ask", "made", "measure", "mixed", "question_of", "questions", "rows_of", "sure"]  # fmt: skip
 
 ARM = "~"
 """Between the key of a row and the name of its arm."""
@@ -186,8 +186,7 @@ def rows_of(bench: Bench, key: str, title: str, arms: dict[str, Asked], *, reach
                 key=f"{key}{ARM}{arm}" if arm else key,
                 title=f"{title}, {arm}" if arm else title,
                 tops=right,
-                # all or none right: drawing them again gives no width
-                interval=wilson(int(sum(right)), len(right)) if len(set(right)) == 1 else None,
+                interval=sure(right),
                 keys=[q.key for q in asked.questions],
                 reach=("", "", "") if arm else reach,
                 seed=bench.seed,
@@ -198,6 +197,11 @@ def rows_of(bench: Bench, key: str, title: str, arms: dict[str, Asked], *, reach
             )
         )
     return rows
+
+
+def sure(right: Sequence[float]) -> Interval | None:
+    """Wilson's interval where all or none are right, since drawing them again gives no width; else None."""
+    return wilson(int(sum(right)), len(right)) if len(set(right)) == 1 else None
 
 
 def _by_style(asked: Sequence[Question], right: Sequence[float]) -> str:
