@@ -83,24 +83,56 @@ def test_several_workers_share_the_load_count_together_and_are_replaced(tiny_che
     assert server.text().count("ended with status -9") == 1
 
 
+LONG = ["--max-codes", "2000", "--max-text-tokens", "40", "--drain-seconds", "60"]
+BODY = {
+    "model": "tiny",
+    "messages": [{"role": "user", "content": "Hello."}],
+    "modalities": ["text", "audio"],
+    "audio": {"voice": "default", "format": "pcm16"},
+}
+
+
+def sessions(server: Server) -> int:
+    return httpx.get(f"{server.url}/ready").json()["sessions"]
+
+
+def wait_for(server: Server, count: int) -> float:
+    """Seconds until there are so many conversations."""
+    began = time.monotonic()
+    while sessions(server) != count:
+        assert time.monotonic() < began + 60, f"{sessions(server)} conversations, not {count}"
+        time.sleep(0.005)
+    return time.monotonic() - began
+
+
+def ended(server: Server, how: str) -> float:
+    """Replies that ended so."""
+    for line in httpx.get(f"{server.url}/metrics").text.splitlines():
+        if line.startswith(f'thinktalk_replies_total{{ended="{how}"}}'):
+            return float(line.split()[-1])
+    return 0.0
+
+
 @pytest.mark.slow
-def test_sigterm_lets_the_answer_under_way_end(tiny_checkpoint: str, tmp_path: Path):
-    options = ["--max-codes", "400", "--max-text-tokens", "40", "--drain-seconds", "60"]
-    with serving(tiny_checkpoint, *options, log=tmp_path / "log") as server:
-        body = {
-            "model": "tiny",
-            "messages": [{"role": "user", "content": "Hello."}],
-            "modalities": ["text", "audio"],
-            "audio": {"voice": "default", "format": "pcm16"},
-            "stream": True,
-        }
-        with httpx.stream("POST", f"{server.base_url}/chat/completions", json=body, timeout=60) as answer:  # fmt: skip
+def test_who_hangs_up_frees_his_seat_and_sigterm_lets_the_others_end(tiny_checkpoint: str, tmp_path: Path):  # fmt: skip
+    with serving(tiny_checkpoint, *LONG, log=tmp_path / "log") as server:
+        chat = f"{server.base_url}/chat/completions"
+        for _ in range(3):  # in the middle of a stream
+            with httpx.stream("POST", chat, json=BODY | {"stream": True}, timeout=60) as answer:
+                next(line for line in answer.iter_lines() if '"data"' in line)
+            print(f"seat free {1e3 * wait_for(server, 0):.0f} ms after the stream was left")
+        with pytest.raises(httpx.ReadTimeout):  # before the first byte of an answer made whole
+            httpx.post(chat, json=BODY, timeout=0.5)
+        wait_for(server, 0)
+        assert ended(server, "left") == 4 and ended(server, "stop") == ended(server, "length") == 0
+
+        with httpx.stream("POST", chat, json=BODY | {"stream": True}, timeout=60) as answer:
             lines = answer.iter_lines()
             first = next(line for line in lines if '"data"' in line)
             server.process.send_signal(signal.SIGTERM)
             time.sleep(0.3)
             assert httpx.get(f"{server.url}/ready").status_code == 503
-            refused = httpx.post(f"{server.base_url}/chat/completions", json=body | {"stream": False})  # fmt: skip
+            refused = httpx.post(chat, json=BODY)
             assert refused.status_code == 503 and refused.json()["error"]["code"] == "draining"
             rest = [line for line in lines if line]
         assert json.loads(first.removeprefix("data: "))["object"] == "chat.completion.chunk"
