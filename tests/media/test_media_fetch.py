@@ -201,6 +201,7 @@ def server():
 @pytest.fixture
 def local_is_public(monkeypatch):
     monkeypatch.setattr(fetch, "_is_public", lambda address: True)
+    monkeypatch.setattr(fetch, "_is_ours", lambda address, family: False)
 
 
 def get(url: str) -> bytes:
@@ -233,6 +234,7 @@ def test_redirects_to_other_schemes_are_refused(server, local_is_public, target)
 def test_a_redirect_to_the_inside_is_refused(server, monkeypatch):
     """The first address is fine, the one that it leads to is not: each connection is checked."""
     monkeypatch.setattr(fetch, "_is_public", lambda address: address == "127.0.0.1")
+    monkeypatch.setattr(fetch, "_is_ours", lambda address, family: False)
     server.target = f"http://[::1]:{server.server_port}/ok"
     with pytest.raises(InputError, match="private network"):
         get(server.url + "/redirect")

@@ -20,12 +20,21 @@ import stat
 import threading
 import time
 import urllib.parse
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from thinktalk.errors import InputError
 
-__all__ = ["describe", "is_url", "one_line", "open_source", "open_stream", "read_source"]
+__all__ = [
+    "describe",
+    "is_url",
+    "fetch_url",
+    "one_line",
+    "open_source",
+    "open_stream",
+    "read_source",
+]
 
 MAX_FETCH_BYTES = 256 << 20
 """Largest download, data: URL or in-memory file read from an open file."""
@@ -80,7 +89,7 @@ def open_source(source: Any, *, allow_urls: bool = False, what: str = "audio") -
     elif is_url(source):
         if not allow_urls:
             raise InputError(f"{name}: fetching from the web is off here, expected a file; download it first")  # fmt: skip
-        data = _fetch(source, name)
+        data = fetch_url(source, name=name)
     elif isinstance(source, (str, os.PathLike)):
         return _checked_path(source, name, what)
     elif hasattr(source, "read"):
@@ -142,8 +151,9 @@ def _read_file_object(file: Any, name: str) -> bytes:
     return data
 
 
-def _too_large(name: str) -> InputError:
-    return InputError(f"{name}: is larger than {MAX_FETCH_BYTES >> 20} MiB, expected a shorter or smaller file")  # fmt: skip
+def _too_large(name: str, max_bytes: int | None = None) -> InputError:
+    most = MAX_FETCH_BYTES if max_bytes is None else max_bytes
+    return InputError(f"{name}: is larger than {most / (1 << 20):.4g} MiB, expected a shorter or smaller file")  # fmt: skip
 
 
 def _decode_data_url(url: str, name: str) -> bytes:
@@ -165,11 +175,24 @@ def _decode_data_url(url: str, name: str) -> bytes:
 # ----------------------------------------------------------------------------------------------------------------- web
 
 
-def _fetch(url: str, name: str) -> bytes:
-    deadline = time.monotonic() + FETCH_SECONDS
+def fetch_url(
+    url: str,
+    *,
+    name: str,
+    max_bytes: int | None = None,
+    seconds: float | None = None,
+    allowed: Callable[[str, int], bool] | None = None,
+) -> bytes:
+    """What a web address answers, at most so many bytes within so many seconds. Raises InputError.
+
+    `allowed(host, port)` is asked for the first address and after every redirect; addresses inside of a network and those of
+    this machine are refused whatever it says.
+    """
+    max_bytes = MAX_FETCH_BYTES if max_bytes is None else max_bytes
+    deadline = time.monotonic() + (FETCH_SECONDS if seconds is None else seconds)
     try:
         for _ in range(MAX_REDIRECTS + 1):
-            data, url = _get(url, name, deadline)
+            data, url = _get(url, name, deadline, max_bytes, allowed)
             if data is not None:
                 return data
     except (OSError, http.client.HTTPException, ValueError) as error:
@@ -177,14 +200,23 @@ def _fetch(url: str, name: str) -> bytes:
     raise InputError(f"{name}: was redirected more than {MAX_REDIRECTS} times")
 
 
-def _get(url: str, name: str, deadline: float) -> tuple[bytes | None, str]:
+def _get(
+    url: str,
+    name: str,
+    deadline: float,
+    max_bytes: int,
+    allowed: Callable[[str, int], bool] | None,
+) -> tuple[bytes | None, str]:
     """The body, or None and the address to go on with."""
     parts = urllib.parse.urlsplit(url)
     if parts.scheme.lower() not in ("http", "https") or not parts.hostname:
         raise InputError(f"{name}: leads to {one_line(url, 80)}, expected http or https")
     if parts.username or parts.password:
         raise InputError(f"{name}: holds a user name or password, expected a plain address")
-    make = _PublicHTTPS if parts.scheme.lower() == "https" else _PublicHTTP
+    https = parts.scheme.lower() == "https"
+    if allowed is not None and not allowed(parts.hostname, parts.port or (443 if https else 80)):
+        raise InputError(f"{name}: {one_line(parts.netloc, 80)} is not among the hosts that may be fetched from")  # fmt: skip
+    make = _PublicHTTPS if https else _PublicHTTP
     connection = make(parts.hostname, parts.port, timeout=max(0.1, min(10.0, deadline - time.monotonic())))  # fmt: skip
     # each read has its own timeout, so a server that drips bytes would hold us: this ends it at the deadline
     watchdog = threading.Timer(max(0.1, deadline - time.monotonic()), _hang_up, (connection,))
@@ -194,14 +226,16 @@ def _get(url: str, name: str, deadline: float) -> tuple[bytes | None, str]:
         target = urllib.parse.quote(urllib.parse.urlunsplit(("", "", parts.path or "/", parts.query, "")), safe="/%?&=:+,;@!$'()*~-._[]")  # fmt: skip
         headers = {"User-Agent": "thinktalk", "Accept": "*/*", "Accept-Encoding": "identity"}
         connection.request("GET", target, headers=headers)
-        response = connection.getresponse()
-        if response.status in (301, 302, 303, 307, 308):
-            return None, urllib.parse.urljoin(url, response.headers.get("Location", ""))
-        if response.status != 200:
-            raise InputError(f"{name}: the server answered {response.status} {one_line(response.reason, 60)}")  # fmt: skip
-        if response.headers.get("Content-Encoding", "identity").lower() != "identity":
-            raise InputError(f"{name}: came compressed although asked not to; download it first")
-        return _read_body(response, name, deadline), url
+        with connection.getresponse() as response:
+            if response.status in (301, 302, 303, 307, 308):
+                return None, urllib.parse.urljoin(url, response.headers.get("Location", ""))
+            if response.status != 200:
+                raise InputError(f"{name}: the server answered {response.status} {one_line(response.reason, 60)}")  # fmt: skip
+            if response.headers.get("Content-Encoding", "identity").lower() != "identity":
+                raise InputError(
+                    f"{name}: came compressed although asked not to; download it first"
+                )
+            return _read_body(response, name, deadline, max_bytes), url
     finally:
         watchdog.cancel()
         connection.close()
@@ -213,14 +247,18 @@ def _hang_up(connection: http.client.HTTPConnection) -> None:
             connection.sock.shutdown(socket.SHUT_RDWR)
 
 
-def _read_body(response: http.client.HTTPResponse, name: str, deadline: float) -> bytes:
+def _read_body(
+    response: http.client.HTTPResponse, name: str, deadline: float, max_bytes: int
+) -> bytes:
+    if (response.length or 0) > max_bytes:
+        raise _too_large(name, max_bytes)
     body = bytearray()
     while chunk := response.read1(1 << 16):
         body += chunk
-        if len(body) > MAX_FETCH_BYTES:
-            raise _too_large(name)
+        if len(body) > max_bytes:
+            raise _too_large(name, max_bytes)
         if time.monotonic() > deadline:
-            raise InputError(f"{name}: took longer than {FETCH_SECONDS:.0f} s to fetch; download it first")  # fmt: skip
+            raise InputError(f"{name}: took too long to fetch; download it first")
     if response.length:  # what Content-Length promised and did not come
         raise InputError(f"{name}: the connection ended {response.length} bytes early; try again")
     return bytes(body)
@@ -230,6 +268,10 @@ def _is_public(address: str) -> bool:
     """Whether an IP address belongs to the public internet, also when wrapped in IPv6."""
     ip = ipaddress.ip_address(address.split("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
+        if ip in ipaddress.ip_network("64:ff9b:1::/48") or ip in ipaddress.ip_network("::/96"):
+            return (
+                False  # a network's own NAT64; addresses of IPv4 in a form that is no longer used
+            )
         if ip in ipaddress.ip_network("64:ff9b::/96"):  # NAT64
             return _is_public(str(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)))
         inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
@@ -238,12 +280,26 @@ def _is_public(address: str) -> bool:
     return ip.is_global and not ip.is_multicast
 
 
+def _is_ours(address: str, family: int) -> bool:
+    """Whether a public address is one of this machine: only those can be bound."""
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((address, 0))
+        except OSError:
+            return False
+    return True
+
+
 def _connect_public(host: str, port: int, timeout: float) -> socket.socket:
     """A connection to `host`, to an address that was checked itself: a name looked up twice could answer twice."""
     refused = None
     for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):  # fmt: skip
         if not _is_public(str(address[0])):
             raise InputError(f"{one_line(host, 80)}: is an address inside a private network, expected a public one")  # fmt: skip
+        if _is_ours(str(address[0]), family):
+            raise InputError(
+                f"{one_line(host, 80)}: is this machine itself, expected a public address"
+            )
         try:
             sock = socket.socket(family, kind, protocol)
             sock.settimeout(timeout)

@@ -15,8 +15,7 @@ import av
 from thinktalk.config import OmniConfig, VisualConfig
 from thinktalk.errors import InputError
 from thinktalk.media.audio import load_audio
-from thinktalk.media.container import no_crash
-from thinktalk.media.fetch import open_stream
+from thinktalk.media.container import no_crash, open_container
 from thinktalk.media.image import load_image, open_picture, quiet
 from thinktalk.media.video import load_video
 from thinktalk.server.settings import Settings
@@ -94,13 +93,15 @@ def decode(kind: str, data: bytes, limits: Limits, *, name: str = "") -> Any:
 def _check_video(data: bytes, limits: Limits, name: str) -> None:
     """What the file says of itself; a file that lies is stopped by the guard's clock."""
     try:
-        with open_stream(data) as file, av.open(file, metadata_errors="replace") as container:
-            if container.duration is not None and container.duration / av.time_base > limits.video_seconds:  # fmt: skip
-                raise InputError(f"{name}: is {container.duration / av.time_base:.0f} s long, expected at most {limits.video_seconds:g} s; cut it")  # fmt: skip
-            for stream in container.streams.video:
-                _check_pixels(stream.width, stream.height, limits.video_pixels, name)
-    except (av.FFmpegError, ValueError, OverflowError):
+        with open_container(data, name, "a video") as container:
+            seconds = (container.duration or 0) / av.time_base
+            sizes = [(stream.width, stream.height) for stream in container.streams.video]
+    except InputError:
         return  # no container: an animated picture, or nothing; load_video will say
+    if seconds > limits.video_seconds:
+        raise InputError(f"{name}: is {seconds:.0f} s long, expected at most {limits.video_seconds:g} s; cut it")  # fmt: skip
+    for size in sizes:
+        _check_pixels(*size, limits.video_pixels, name)
 
 
 def _check_pixels(width: int, height: int, most: int, name: str) -> None:

@@ -37,14 +37,16 @@ from thinktalk.media.fetch import is_url, read_source
 from thinktalk.media.video import Video
 from thinktalk.omni import Omni
 from thinktalk.pipeline import Options
-from thinktalk.server.decoding import KINDS, Guard, Limits, decode
+from thinktalk.server.decoding import KINDS, Guard, Limits
+from thinktalk.server.fetching import Fetcher
+from thinktalk.server.guard import make_guard
 from thinktalk.server.line import Line, Place
 from thinktalk.server.metrics import Metrics
 from thinktalk.server.problems import Draining, Overloaded, Problem
 from thinktalk.server.settings import Settings
 from thinktalk.weights.voices import find_voice
 
-__all__ = ["OPENAI_VOICES", "Client", "Hub", "ThreadGuard", "client_of", "hub_of"]
+__all__ = ["OPENAI_VOICES", "Client", "Hub", "client_of", "hub_of"]
 
 log = logging.getLogger("thinktalk.server")
 
@@ -77,32 +79,13 @@ class Client:
     name: str = "anonymous"
 
 
-class ThreadGuard:
-    """Decodes in threads of this process: limits hold, but a file that makes a decoder hang keeps its thread."""
-
-    def __init__(self, limits: Limits, *, threads: int):
-        self.limits = limits
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="thinktalk-decode")
-
-    async def start(self) -> None:
-        """Nothing to do."""
-
-    async def decode(self, kind: str, data: bytes, *, name: str = "") -> Any:
-        """See Guard."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._pool, lambda: decode(kind, data, self.limits, name=name))  # fmt: skip
-
-    async def close(self) -> None:
-        """No thread takes anything new."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
-
-
 class Hub:
     """One per process. `omni` None: settings.model is loaded by start()."""
 
     def __init__(self, settings: Settings, *, omni: Omni | None = None, guard: Guard | None = None):
         self.settings, self._omni, self._guard = settings, omni, guard
         self.metrics = Metrics()
+        self._fetcher = Fetcher(settings)
         self.line = Line(size=settings.queue_size, seconds=settings.queue_seconds)
         self.draining = asyncio.Event()
         """Set when the server is about to end: take nothing new, end when the reply under way has ended."""
@@ -134,7 +117,7 @@ class Hub:
         )  # fmt: skip
         self._engine.start()
         if self._guard is None:
-            self._guard = ThreadGuard(Limits.of(settings, omni.config), threads=settings.decode_workers)  # fmt: skip
+            self._guard = make_guard(Limits.of(settings, omni.config), settings)
         await self._guard.start()
         return self
 
@@ -153,6 +136,7 @@ class Hub:
             await self.call(self._engine.stop)
         if self._guard is not None:
             await self._guard.close()
+        self._fetcher.close()
         self._calls.shutdown(wait=False)
 
     async def __aenter__(self) -> Self:
@@ -314,7 +298,7 @@ class Hub:
     async def _fetched(self, kind: str, url: str, name: str) -> bytes:
         if not self.settings.allow_urls:
             raise InputError(f"{name}: this server does not fetch web addresses; send the {kind} as a data: URL")  # fmt: skip
-        return await self.call(lambda: read_source(url, allow_urls=True, what=kind))
+        return await self._fetcher.fetch(kind, url, name=name)
 
     def _check_size(self, messages: Sequence[Mapping[str, Any]]) -> None:
         settings = self.settings

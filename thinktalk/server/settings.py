@@ -76,6 +76,7 @@ class Settings:
 
     # ------------------------------------------------------------------------------------------------ limits of requests
     max_body_bytes: int = _say(64 * MIB, "largest request")
+    max_body_seconds: float = _say(120.0, "how long a request may take to come")
     max_messages: int = _say(1024, "messages in a request")
     max_parts: int = _say(256, "media in a request")
     max_text_chars: int = _say(1_000_000, "characters of text in a request")
@@ -97,7 +98,8 @@ class Settings:
     decode_mib: int = _say(2048, "memory of a decoding process (MiB)")
     allow_urls: bool = _say(False, "fetch media from public http(s) addresses")
     url_hosts: tuple[str, ...] = _say(
-        (), "hosts that may be fetched from; without any, all public ones"
+        (),
+        "hosts that may be fetched from (*.name: those below it too; name:port: another port); without any, all public ones",
     )
 
     # ---------------------------------------------------------------------------------------------------------------- logs
