@@ -358,6 +358,16 @@ def test_line_that_breaks_is_made_anew(page, known):
     assert roles == ["user", "user", "assistant"]
     write(page, "Again!")
     page.wait_for_selector(".assistant.done >> nth=1")
+    # in the middle of a reply: what was heard is what was said
+    page.select_option("#output", "audio", force=True)
+    write(page, "Speak!")
+    happens(page, "document.querySelectorAll('.assistant .lit')[0]?.textContent")
+    server.break_line()
+    page.wait_for_selector(".assistant.cut")
+    page.wait_for_selector("#state[data-state=on]")
+    told = lambda: server.events("conversation.item.create")[-1]["item"]["content"][0]["text"]  # noqa: E731
+    until(lambda: told() not in ("Speak!", SENTENCE))
+    assert told() and SENTENCE.startswith(told())
 
 
 def test_key_is_asked_for_and_sent(browser):

@@ -30,6 +30,12 @@ export class Conversation extends EventTarget {
       const message = this.#byId.get(event.item_id);
       if (message) this.#change(message, { state: "done" });
     });
+    on("state", (state) => { // words that a broken line will not bring any more
+      if (state === "on") return;
+      for (const message of this.messages) {
+        if (message.role === "user" && message.state === "live") this.#change(message, { state: "done" });
+      }
+    });
     on("response.output_item.added", ({ item, response_id: response }) => {
       if (item.type === "function_call") return this.#put(item.id, "call", { text: item.name ?? "", response });
       if (item.type === "message") this.#put(item.id, "assistant", { response });

@@ -92,9 +92,6 @@ export class Talk extends EventTarget {
 
   async connect() {
     const { model, key } = this.settings;
-    this.#spokeAloud = this.#responding = this.#hearing = false;
-    this.#sent = [];
-    this.#sentSeconds = 0;
     await this.line.open({ model, key, session: this.#session() });
     this.#activity();
   }
@@ -240,6 +237,11 @@ export class Talk extends EventTarget {
 
   #listen() {
     const on = (type, handler) => this.line.addEventListener(type, ({ detail }) => handler(detail));
+    on("session.created", () => { // a new line counts anew
+      this.#spokeAloud = false;
+      this.#sent = [];
+      this.#sentSeconds = 0;
+    });
     on("input_audio_buffer.speech_started", (event) => {
       this.#turnSince = event.audio_start_ms / 1000;
       this.#hearing = true;
@@ -275,7 +277,7 @@ export class Talk extends EventTarget {
       if (state === "on") return;
       this.#responding = this.#hearing = false;
       this.#look(false);
-      this.#activity();
+      this.interrupt(); // what was heard so far is what was said
     });
   }
 
