@@ -55,42 +55,40 @@ async def realtime(
     try:
         await socket.accept("realtime" if "realtime" in offered else None)
         await _serve(socket, hub, talk)
-    finally:
-        await talk.close()
+    finally:  # whoever cancels this, and however often: the seat becomes free
+        await asyncio.shield(asyncio.create_task(_hang_up(talk)))
 
 
 async def _serve(socket: WebSocket, hub: Hub, talk: Talk) -> None:
     """Until the client goes, or has to go."""
     outbox = Outbox(socket.send_text)
     talk.outbox = outbox
-    sender = asyncio.create_task(outbox.run())
-    tasks = [
-        asyncio.create_task(_receive(socket, hub, talk)),
-        asyncio.create_task(_until_end(hub, talk)),
-        asyncio.create_task(talk.read_along()),
-        asyncio.create_task(talk.mind_idleness()),
-        sender,
-    ]
+    work = (outbox.run(), _receive(socket, hub, talk), _until_end(hub, talk), talk.read_along(), talk.mind_idleness())  # fmt: skip
+    tasks = [talk.task(each) for each in work]
+    await talk.begin()
+    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     code, reason = 1000, ""
-    try:
-        await talk.begin()
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            try:
-                code, reason = task.result() or (code, reason)
-            except (WebSocketDisconnect, RuntimeError, OSError):
-                return  # the client has gone
-            except Stalled as stalled:
-                code, reason = POLICY, f"the client does not read: {stalled}"
-    finally:
-        if reason and not sender.done():
-            await outbox.flush(FLUSH_S)
-        for task in [*tasks, *talk.tasks]:
-            task.cancel()
-        await asyncio.gather(*tasks, *talk.tasks, return_exceptions=True)
-        if socket.client_state is WebSocketState.CONNECTED and socket.application_state is WebSocketState.CONNECTED:  # fmt: skip
-            with contextlib.suppress(Exception):
-                await asyncio.wait_for(socket.close(code, reason[:100]), FLUSH_S)
+    for task in done:
+        try:
+            code, reason = task.result() or (code, reason)
+        except Stalled as stalled:
+            code, reason = POLICY, f"the client does not read: {stalled}"
+        except (WebSocketDisconnect, RuntimeError, OSError) as gone:
+            log.debug("a realtime client has gone: %r", gone)
+            return
+    await outbox.flush(FLUSH_S)
+    if socket.client_state is socket.application_state is WebSocketState.CONNECTED:
+        with contextlib.suppress(Exception):
+            await asyncio.wait_for(socket.close(code, reason[:100]), FLUSH_S)
+
+
+async def _hang_up(talk: Talk) -> None:
+    """End all that is under way, and free the seat."""
+    tasks = list(talk.tasks)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await talk.close()
 
 
 async def _receive(socket: WebSocket, hub: Hub, talk: Talk) -> None:

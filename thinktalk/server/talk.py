@@ -13,7 +13,7 @@ import binascii
 import logging
 import time
 from base64 import b64decode
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from typing import Any
 
 from thinktalk.server.hub import Client, Hub
@@ -184,7 +184,7 @@ class Talk:
         await self._show(item, before)
         transcription = self.config.audio.input.transcription
         if transcription is not None:
-            self._task(write_down(self.hub, self.client, item, utterance.sound, transcription, self.emit))  # fmt: skip
+            self.task(write_down(self.hub, self.client, item, utterance.sound, transcription, self.emit))  # fmt: skip
         self._news.set()
         detection = self.microphone.detection
         if ended and detection is not None and detection.create_response:
@@ -271,7 +271,7 @@ class Talk:
         lines = self.items.lines() if params.input is None else await self._given(params)
         plan = plan_for(self.hub, self.config, params, lines)
         response = self.response = Response(plan, self.sitting, self.items, self.emit)
-        self._task(self._run(response))
+        self.task(self._run(response))
 
     async def _run(self, response: Response) -> None:
         try:
@@ -305,7 +305,7 @@ class Talk:
                 await sitting.leave()
             await self.emit("response.done", response=response.wire())
 
-        self._task(run())
+        self.task(run())
 
     async def _given(self, params: ResponseParams) -> tuple[Line, ...]:
         """The input of one response: items of its own, and references to others."""
@@ -353,7 +353,9 @@ class Talk:
             await self._commit(utterance)
             await self._answer()
 
-    def _task(self, work: Any) -> None:
-        task = asyncio.get_running_loop().create_task(work)
+    def task(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task:
+        """Something that goes on beside the rest, until its end or that of the conversation."""
+        task = asyncio.create_task(work)
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
+        return task
