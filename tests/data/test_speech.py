@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +15,15 @@ from thinktalk.data.loader import Loader
 from thinktalk.data.mixture import Mixture, Source
 from thinktalk.data.plan import Buckets, Plan
 from thinktalk.data.samples import Sample
-from thinktalk.data.speech import LETTERS, Augmentation, Symbols, augment, frame_labels, spoken
+from thinktalk.data.speech import (
+    LETTERS,
+    Augmentation,
+    Decoded,
+    Symbols,
+    augment,
+    frame_labels,
+    spoken,
+)
 from thinktalk.errors import InputError
 
 PHONES = Symbols(("a", "b", "ʌ"))
@@ -107,3 +116,42 @@ def test_through_the_loader(speech):
 
     for one, two in zip(waves(0), waves(2), strict=True):
         assert torch.equal(one, two)  # noise belongs to the sample, not to the worker
+
+
+def test_decoded_sound_is_kept_and_nothing_else_changes(speech, monkeypatch):
+    """Two epochs and a resumed one: the same batches bit by bit, each recording decoded once where there is room."""
+    count = [0]
+    plain = Sample.pcm
+    monkeypatch.setattr(Sample, "pcm", lambda sample, rate: (count.__setitem__(0, count[0] + 1), plain(sample, rate))[1])  # fmt: skip
+    total = len(Source(speech))
+
+    def loader(decode=Sample.pcm) -> Loader:
+        make = functools.partial(spoken, sample_rate=RATE, symbols=PHONES, letters=True, augmentation=Augmentation(), decode=decode)  # fmt: skip
+        return Loader(Plan(Mixture([Source(speech)]), Buckets(1.0)), make, list)
+
+    def waves(one: Loader, samples: int) -> list[torch.Tensor]:
+        given: list[torch.Tensor] = []
+        batches = iter(one)
+        while len(given) < samples:
+            given += [x.pcm for x in next(batches)]
+        return given
+
+    true = waves(loader(lambda sample, rate: plain(sample, rate)), 3 * total)
+    kept = loader(Decoded(64))
+    first = waves(kept, 2 * total)
+    assert count[0] == total
+    resumed = loader(Decoded(64))
+    resumed.load_state_dict(kept.state_dict())
+    again = [*first, *waves(resumed, len(true) - len(first))]
+    assert all(torch.equal(a, b) for a, b in zip(again, true, strict=True))
+
+    count[0] = 0
+    waves(loader(Decoded(0)), 2 * total)  # no room: decoded anew
+    assert count[0] >= 2 * total
+
+    class Confused(Decoded):  # planted: one recording for all
+        def __call__(self, sample, sample_rate):
+            return super().__call__(replace(sample, where="one"), sample_rate)
+
+    other = waves(loader(Confused(64)), 2 * total)
+    assert not all(torch.equal(a, b) for a, b in zip(other, true[: len(other)], strict=True))

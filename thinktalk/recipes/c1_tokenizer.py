@@ -40,6 +40,8 @@ class TokenizerRecipe(CodecRecipe):
     """A fresh tokenizer takes over the audio encoder of `start`, which hears already (i1_ears); else it begins with nothing."""
     head_layers: int = 2
     """Layers after the quantiser, which are not shipped; from ears, the upper ones of those."""
+    cache_mb: int = 256
+    """Memory in which decoded sound waits for the next epoch, of each process that reads; an hour takes 230."""
     augmentation: Augmentation = field(default_factory=lambda: Augmentation(room=0.15, noise=0.3))
     """How recordings may sound elsewhere; the noisy copies of the agreement are another matter."""
     weights: Weights = field(default_factory=Weights)
@@ -70,7 +72,8 @@ class TokenizerRecipe(CodecRecipe):
         """This rank's speech, each time as it might have sounded elsewhere."""
         sources = self.sources()
         return speech_batches.speech(
-            sources, speech_batches.Alphabet(sources), augmentation=self.augmentation, **self.reading(world)
+            sources, speech_batches.Alphabet(sources), augmentation=self.augmentation, cache_mb=self.cache_mb,
+            **self.reading(world),
         )  # fmt: skip
 
     def export(self, stage: Stage, directory: str | Path) -> None:

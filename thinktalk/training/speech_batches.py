@@ -21,7 +21,7 @@ from thinktalk.data.mixture import Mixture, Source
 from thinktalk.data.plan import Buckets, Plan
 from thinktalk.data.samples import Sample, parse, read_record
 from thinktalk.data.shards import Entry
-from thinktalk.data.speech import LETTERS, Augmentation, Spoken, Symbols, spoken
+from thinktalk.data.speech import LETTERS, Augmentation, Decoded, Spoken, Symbols, spoken
 from thinktalk.errors import InputError
 from thinktalk.layers.mel import log_mel, speech_mel
 from thinktalk.training.c1_inverse import Inverse
@@ -129,11 +129,13 @@ def speech(
     alphabet: Alphabet,
     *,
     augmentation: Augmentation | None = None,
+    cache_mb: int = 0,
     **options: Any,
 ) -> Loader:
-    """Batches of c1: what is said in letters, and the phone of every frame."""
+    """Batches of c1: what is said in letters, and the phone of every frame. `cache_mb` of decoded sound stay in memory."""
     make = partial(
-        spoken, sample_rate=HEARD_HZ, symbols=alphabet.phones, letters=True, augmentation=augmentation
+        spoken, sample_rate=HEARD_HZ, symbols=alphabet.phones, letters=True, augmentation=augmentation,
+        decode=Decoded(cache_mb),
     )  # fmt: skip
     return load(sources, make, partial(_speech, voices=alphabet.voices), **options)
 
