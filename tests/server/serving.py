@@ -21,7 +21,13 @@ __all__ = ["Server", "quick_settings", "serving"]
 def quick_settings(model: str, **changes) -> Settings:
     """Few codes, a cheap flow, no limit by measured load (a test machine is busy)."""
     given = dict(model=model, max_codes=20, max_text_tokens=8, flow_points=3, flow_method="euler", max_load=None, queue_seconds=60.0)  # fmt: skip
-    return Settings(**(given | {"decode_workers": 1, "served_names": ("tiny",)} | changes))
+    return Settings(
+        **(
+            given
+            | {"decode_workers": 1, "served_names": ("tiny",), "hosts": ("testserver",)}
+            | changes
+        )
+    )
 
 
 @dataclass

@@ -32,8 +32,8 @@ async def values(body: dict):
 @router.websocket("/v1/echo")
 async def echo(socket: WebSocket):
     await socket.accept()
-    while True:
-        await socket.send_text(await socket.receive_text())
+    async for text in socket.iter_text():
+        await socket.send_text(text)
 
 
 def app_of(**settings):
@@ -130,7 +130,7 @@ def test_json_that_is_none_is_the_clients_fault(text):
 
 def test_a_frame_of_millions_of_values_does_not_reach_the_parser(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(limits, "MAX_MARKS", 1000)
-    with client().websocket_connect("/v1/echo") as socket:
+    with client().websocket_connect("ws://127.0.0.1/v1/echo") as socket:
         socket.send_text("[],[]," * 1000)
         assert json.loads(socket.receive_text())["type"] == "error.too_many_values"
         sound = "A" * 100_000
