@@ -32,7 +32,7 @@ from thinktalk.server.encode import Encoder, encode
 from thinktalk.server.hub import Client, Hub, client_of, hub_of
 from thinktalk.server.incoming import read_messages
 from thinktalk.server.problems import ERRORS, Problem, problem_of
-from thinktalk.server.sending import Sending, answered, event
+from thinktalk.server.sending import EVENTS, Sending, answered, event
 from thinktalk.server.wire.chat import ChatCompletion, ChatRequest, NamedChoice, Tool
 
 __all__ = ["Said", "Words", "router"]
@@ -49,7 +49,7 @@ KEPT_CHARACTERS = 4_000_000
     response_model=None,
     responses=ERRORS
     | {200: {"model": ChatCompletion, "description": "The answer; with stream, chat.completion.chunk events",
-             "content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+             "content": EVENTS}},
 )  # fmt: skip
 async def chat_completions(
     asked: ChatRequest,

@@ -20,10 +20,20 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-__all__ = ["Sending", "answered", "event"]
+__all__ = ["EVENTS", "Sending", "answered", "event"]
 
 T = TypeVar("T")
 
+EVENTS = {
+    "text/event-stream": {
+        "schema": {
+            "type": "object",
+            "required": ["data"],
+            "properties": {"data": {"type": "string"}},
+        }
+    }
+}
+"""For a route's `responses`: what a stream of events consists of."""
 PATIENCE_S = 60.0  # a client takes the next piece within this time, or has gone
 
 

@@ -23,7 +23,7 @@ from thinktalk.server.asking import ask
 from thinktalk.server.encode import MEDIA_TYPES, Encoder
 from thinktalk.server.hub import Client, Hub, client_of, hub_of
 from thinktalk.server.problems import ERRORS, Problem, problem_of
-from thinktalk.server.sending import Sending, answered, event
+from thinktalk.server.sending import EVENTS, Sending, answered, event
 from thinktalk.server.wire.speech import SpeechRequest
 
 __all__ = ["router"]
@@ -40,7 +40,7 @@ SOUND = {"schema": {"type": "string", "format": "binary"}}
     responses=ERRORS
     | {200: {"description": "The sound, or with stream_format sse speech.audio.* events",
              "content": dict.fromkeys([*sorted(set(MEDIA_TYPES.values()))], SOUND)
-             | {"text/event-stream": {"schema": {"type": "string"}}}}},
+             | EVENTS}},
 )  # fmt: skip
 async def speech(
     asked: SpeechRequest,

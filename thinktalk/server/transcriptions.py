@@ -22,7 +22,7 @@ from thinktalk.omni import TRANSCRIBE
 from thinktalk.server.asking import ask
 from thinktalk.server.hub import Client, Hub, client_of, hub_of
 from thinktalk.server.problems import ERRORS, Problem, problem_of
-from thinktalk.server.sending import Sending, answered, event
+from thinktalk.server.sending import EVENTS, Sending, answered, event
 
 __all__ = ["router"]
 
@@ -39,7 +39,7 @@ FORMATS = ("json", "text", "verbose_json")
     | {200: {"description": "The words; with stream, transcript.text.* events",
              "content": {"application/json": {"schema": {"type": "object", "required": ["text"]}},
                          "text/plain": {"schema": {"type": "string"}},
-                         "text/event-stream": {"schema": {"type": "string"}}}}},
+                         **EVENTS}}},
 )  # fmt: skip
 async def transcriptions(
     request: Request,
