@@ -1,0 +1,90 @@
+"""Who leaves frees his seat at once, whether his answer is sent while it is made or whole; who reads slowly stalls nobody."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+
+import pytest
+
+from thinktalk.server.app import create_app
+from thinktalk.server.hub import Hub
+
+
+async def request(app, body: dict, receive, send) -> None:
+    data = json.dumps(body).encode()
+    headers = [(b"host", b"127.0.0.1"), (b"content-type", b"application/json")]
+    scope = {"type": "http", "asgi": {"version": "3.0"}, "method": "POST", "path": "/v1/chat/completions", "raw_path": b"", "query_string": b"", "headers": headers, "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 80), "scheme": "http", "http_version": "1.1", "root_path": ""}  # fmt: skip
+    first = iter([{"type": "http.request", "body": data, "more_body": False}])
+
+    async def coming():
+        for message in first:
+            return message
+        return await receive()
+
+    await app(scope, coming, send)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_client_that_goes_takes_his_work_along(hub: Hub, stream: bool) -> None:
+    long = {"messages": [{"role": "user", "content": "Hello."}], "modalities": ["audio"], "stream": stream}  # fmt: skip
+
+    async def main() -> tuple[list, float]:
+        app, sent, gone = create_app(hub.settings, hub=hub), [], asyncio.Event()
+
+        async def receive():
+            await gone.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message) -> None:
+            sent.append(message)
+
+        async with hub:
+            asking = asyncio.ensure_future(request(app, long, receive, send))
+            while not hub.engine.seats or (stream and len(sent) < 2):
+                assert not asking.done()
+                await asyncio.sleep(0.005)
+            steps = hub.engine.seats[0]
+            gone.set()
+            began = time.monotonic()
+            await asking
+            assert steps.closed and not hub.engine.seats and not hub.conversations
+            return sent, time.monotonic() - began
+
+    sent, seconds = asyncio.run(main())
+    print(f"freed after {1e3 * seconds:.0f} ms")
+    if stream:
+        assert not any(not message.get("more_body", True) for message in sent), "it was cut off"
+    else:
+        assert [m.get("status") for m in sent if "status" in m] in ([], [499])
+
+
+def test_who_reads_slowly_stalls_nobody(hub: Hub) -> None:
+    body = {"messages": [{"role": "user", "content": "Hello."}], "modalities": ["audio"], "stream": True}  # fmt: skip
+
+    async def main() -> None:
+        app, slow, forever = create_app(hub.settings, hub=hub), asyncio.Event(), asyncio.Event()
+
+        async def receive():
+            await forever.wait()
+
+        async def stuck(message) -> None:
+            await slow.wait()
+
+        sent: list = []
+
+        async def quick(message) -> None:
+            sent.append(message)
+
+        async with hub:
+            waits = asyncio.ensure_future(request(app, body, receive, stuck))
+            while not hub.engine.seats:
+                await asyncio.sleep(0.005)
+            await request(app, body, receive, quick)
+            assert sent[-1] == {"type": "http.response.body", "body": b"", "more_body": False}
+            assert not waits.done()
+            slow.set()
+            await waits
+
+    asyncio.run(main())
