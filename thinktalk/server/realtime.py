@@ -79,7 +79,8 @@ async def _serve(socket: WebSocket, hub: Hub, talk: Talk) -> None:
     await outbox.flush(FLUSH_S)
     if socket.client_state is socket.application_state is WebSocketState.CONNECTED:
         with contextlib.suppress(Exception):
-            await asyncio.wait_for(socket.close(code, reason[:100]), FLUSH_S)
+            async with asyncio.timeout(FLUSH_S):
+                await socket.close(code, reason[:100])
 
 
 async def _hang_up(talk: Talk) -> None:
