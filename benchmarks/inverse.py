@@ -137,10 +137,15 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     out: Path = args.out
-    steps = [f"steps={n}" for n in args.steps]
+    report(out, *make(out, args.steps))
+
+
+def make(out: Path, counts: Sequence[int], *, sentences: int = 600) -> tuple[Path, Path, Path]:
+    """Checkpoints that end c1, c2 and c1_inverse after so many steps each, in a world made here."""
+    steps = [f"steps={n}" for n in counts]
     if not (out / "init").exists():
-        write_world(out / "world", 600, 0)
-        write_world(out / "unheard", 60, 1)
+        write_world(out / "world", sentences, 0)
+        write_world(out / "unheard", sentences // 10, 1)
         first_checkpoint(world_config(), out / "init", sources={}, texts=iter(["a e i o u s"]), voices=tuple(VOICES), seed=0, dtype=torch.float32)  # fmt: skip
     clean = ["augmentation.noise=0", "augmentation.room=0", "weights.agreement=0.1"]
     first = train("c1_tokenizer", out, out / "init", out / "world", "from_ears=false", steps[0], "optim.lr=3e-3", *clean)  # fmt: skip
@@ -151,11 +156,25 @@ def main() -> None:
     # nothing but the decoder tells which codes: no letters, no codes
     alone = ["inverse.ctc_weight=0", "num_layers=2", "first_code=1", "choices=16", f"inverse.flow.{shown}"]  # fmt: skip
     third = train("c1_inverse", out, second, out / "coded", steps[2], "optim.lr=3e-3", *alone)
-    report(out, tokenizer, second, third)
+    return first, second, third
 
 
-def report(out: Path, tokenizer: torch.nn.Module, second: Path, third: Path) -> None:
-    """Print what was found on sentences that nobody learnt from."""
+def found_again(out: Path, first: Path, third: Path) -> dict[str, float]:
+    """Share of the codes of sentences that nobody learnt from found again, beside that of the most frequent code alone."""
+    samples = [parse(entry) for entry in spoken_sources(out / "unheard")[0].entries]
+    heard = [log_mel(torch.from_numpy(sample.pcm(16_000))[None])[0] for sample in samples]
+    true, found = (torch.cat(load_tokenizer(c).encode(heard)) for c in (first, third))
+    counts = Counter(true.tolist())
+    return {
+        "codes_used": len(counts),
+        "most_frequent": counts.most_common(1)[0][1] / counts.total(),
+        "recovered": float((found == true).float().mean()),
+    }
+
+
+def report(out: Path, first: Path, second: Path, third: Path) -> None:
+    """Print what was found on sentences that nobody learnt from, and what is heard of it."""
+    tokenizer = load_tokenizer(first)
     reader, dit = CodeReader.load(out / "c1_tokenizer"), hf.load(second, parts=["code2wav"]).dit
     assert dit is not None
     config = world_config().code2wav
@@ -180,12 +199,8 @@ def report(out: Path, tokenizer: torch.nn.Module, second: Path, third: Path) -> 
         return again(sample_many(dit, codes, voices, generator=g, points=10, method="midpoint"))
 
     true, found = tokenizer.encode(heard), load_tokenizer(third).encode(heard)
-    counts = Counter(torch.cat(true).tolist())
-    right = torch.cat([a == b for a, b in zip(found, true, strict=True)]).float().mean()
     result = {
-        "codes_used": len(counts),
-        "most_frequent": counts.most_common(1)[0][1] / counts.total(),
-        "recovered": float(right),
+        **found_again(out, first, third),
         "wer_true_codes": wrong(true),
         "wer_found_codes": wrong(found),
         "wer_recording_by_griffin_lim": again([mels.of(sample) for sample in samples]),
