@@ -201,3 +201,20 @@ def test_a_run_goes_on_from_start(start, shards, tmp_path):
     Trainer(stage, recipe.data(World()), recipe).run()
     assert all(torch.equal(t, before[n]) for n, t in hf.load(start).dit.state_dict().items())
     assert any(not torch.equal(t, before[n]) for n, t in stage.modules.dit.state_dict().items())
+
+
+def test_speech_that_comes_during_a_run_changes_nothing_of_its_heads(start, tmp_path):
+    """nano's tokenizer could not be exported after 30 minutes: dialogues by new voices had been written beside those it read."""
+    folder = tmp_path / "speech"
+    folder.mkdir()
+    write_shards(folder, shards=1, samples=4)
+    recipe = small("c1_tokenizer", start, str(folder / "*.tar"), tmp_path / "run")
+    shapes = {n: p.shape for n, p in recipe.stage().modules.named_parameters()}
+    late = {"text": "Hello there.", "voice": "somebody new", "seconds": 0.5}
+    with ShardWriter(folder / "late") as writer:
+        writer.write("000000", {"json": json.dumps(late).encode(), "wav": tone(0.5)})
+    again = {n: p.shape for n, p in recipe.stage().modules.named_parameters()}
+    assert again == shapes
+    # another run sees the voice
+    other = small("c1_tokenizer", start, str(folder / "*.tar"), tmp_path / "other")
+    assert {n: p.shape for n, p in other.stage().modules.named_parameters()} != shapes

@@ -18,6 +18,7 @@ __all__ = ["TASKS", "split_of", "task_messages", "wordings"]
 
 TASKS: dict[str, tuple[str, ...]] = {
     "transcribe": (
+        "Transcribe the audio into text.",
         "Transcribe the recording.",
         "Write down what is said.",
         "What does the speaker say? Answer with the exact words.",

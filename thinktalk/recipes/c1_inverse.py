@@ -59,7 +59,7 @@ class InverseRecipe(CodecRecipe):
         """An encoder that begins with the ears, and the decoder as it is."""
         config, model = self.tokenizer_config(), self.load("audio", "dit")
         assert model.audio is not None and model.dit is not None
-        alphabet = speech_batches.Alphabet(self.sources())
+        alphabet = speech_batches.Alphabet(self.sources(), self.out)
         torch.manual_seed(self.seed)
         tokenizer = SpeechTokenizer(config)
         take_ears(tokenizer, model.audio)
@@ -70,7 +70,7 @@ class InverseRecipe(CodecRecipe):
         """This rank's speech, heard and to be spoken; codes in the shards are only counted, as what would have been right."""
         sources, config = self.sources(), self.code2wav()
         return speech_batches.both(
-            sources, speech_batches.Alphabet(sources), speech_batches.Mels(sources, config.mel), **self.reading(world)
+            sources, speech_batches.Alphabet(sources, self.out), speech_batches.Mels(sources, config.mel), **self.reading(world)
         )  # fmt: skip
 
     def export(self, stage: Stage, directory: str | Path) -> None:

@@ -53,7 +53,7 @@ class TokenizerRecipe(CodecRecipe):
         if config is None or config.choices:
             has = "none" if config is None else "one that chooses another decoder's codes (c1_inverse trains those)"  # fmt: skip
             raise ConfigError(f"{self.start}: expected the sizes of a speech tokenizer of its own, has {has}; take another start")  # fmt: skip
-        alphabet = speech_batches.Alphabet(self.sources())
+        alphabet = speech_batches.Alphabet(self.sources(), self.out)
         torch.manual_seed(self.seed)
         heads = TokenizerHeads(
             config, labels=len(alphabet.letters), phones=len(alphabet.phones) + 1 if len(alphabet.phones) else 0,
@@ -72,7 +72,7 @@ class TokenizerRecipe(CodecRecipe):
         """This rank's speech, each time as it might have sounded elsewhere."""
         sources = self.sources()
         return speech_batches.speech(
-            sources, speech_batches.Alphabet(sources), augmentation=self.augmentation, cache_mb=self.cache_mb,
+            sources, speech_batches.Alphabet(sources, self.out), augmentation=self.augmentation, cache_mb=self.cache_mb,
             **self.reading(world),
         )  # fmt: skip
 

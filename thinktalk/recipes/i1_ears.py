@@ -42,7 +42,7 @@ class EarsRecipe(ModelRecipe):
 
     def stage(self) -> EarsStage:
         """The encoder of `start`, and heads as large as the corpus' alphabet."""
-        alphabet = speech_batches.Alphabet(self.source())
+        alphabet = speech_batches.Alphabet(self.source(), self.out)
         encoder = self.load("audio").audio
         torch.manual_seed(self.seed)
         phones = len(alphabet.phones) + 1 if len(alphabet.phones) else 0
@@ -52,7 +52,7 @@ class EarsRecipe(ModelRecipe):
         """This rank's speech, each time as it might have sounded elsewhere."""
         source = self.source()
         return speech_batches.speech(
-            source, speech_batches.Alphabet(source), augmentation=self.augmentation,
+            source, speech_batches.Alphabet(source, self.out), augmentation=self.augmentation,
             batch_seconds=self.batch_seconds, seed=self.seed, world=world, workers=self.workers,
             cache_mb=self.cache_mb,
         )  # fmt: skip

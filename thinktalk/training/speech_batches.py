@@ -7,8 +7,10 @@ hearing only: what shall be spoken is learnt from recordings as they are.
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -29,6 +31,8 @@ from thinktalk.training.c1_tokenizer import Speech
 from thinktalk.training.c2_flow import Utterances
 from thinktalk.training.c3_vocoder import Recordings
 from thinktalk.training.parallel import World
+from thinktalk.weights.files import read_json
+from thinktalk.weights.store import atomic_write
 
 __all__ = ["HEARD_HZ", "Alphabet", "Mels", "both", "load", "recordings", "speech", "utterances"]
 
@@ -38,13 +42,26 @@ HEARD_HZ = 16_000
 
 
 class Alphabet:
-    """The letters, phones and voices of some shards, as numbers; 0 is the blank, silence, and a voice that is not known."""
+    """The letters, phones and voices of some shards, as numbers; 0 is the blank, silence, and a voice that is not known.
 
-    def __init__(self, sources: Sources):
-        records = [read_record(entry) for source in _all(sources) for entry in source.entries]
+    A run keeps the one it began with in `run`/alphabet.json: its heads are as large as that, whatever shards came since.
+    """
+
+    def __init__(self, sources: Sources, run: str | Path | None = None):
         self.letters = LETTERS
-        self.phones = Symbols.of(records)
-        names = sorted({record["voice"] for record in records if record.get("voice")})
+        path = None if run is None else Path(run) / "alphabet.json"
+        if path is not None and path.exists():
+            kept = read_json(path)
+            phones, names = kept["phones"], kept["voices"]
+        else:
+            records = [read_record(entry) for source in _all(sources) for entry in source.entries]
+            phones = Symbols.of(records).symbols
+            names = sorted({record["voice"] for record in records if record.get("voice")})
+            if path is not None:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                kept = {"phones": list(phones), "voices": names}
+                atomic_write(path, json.dumps(kept, ensure_ascii=False).encode())
+        self.phones = Symbols(tuple(phones))
         self.voices = {name: number for number, name in enumerate(names, 1)}
 
 
