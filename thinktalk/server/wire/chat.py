@@ -46,14 +46,14 @@ class ImagePart(Wire):
     image_url: Url
 
 
-class SoundData(Wire):
+class FileBytes(Wire):
     data: str = Field(description="base64, or a data: URL")
     format: str | None = Field(None, description="What it is; the file itself says so, too")
 
 
 class AudioPart(Wire):
     type: Literal["input_audio"]
-    input_audio: SoundData
+    input_audio: FileBytes
 
 
 class AudioUrlPart(Wire):
@@ -68,7 +68,7 @@ class VideoUrlPart(Wire):
 
 class VideoPart(Wire):
     type: Literal["input_video"]
-    input_video: SoundData
+    input_video: FileBytes
 
 
 class FileData(Wire):
@@ -94,6 +94,8 @@ class Function(Wire):
 
 
 class ToolCall(Wire):
+    """A call that the model made."""
+
     id: str
     type: Literal["function"] = "function"
     function: Function
@@ -136,6 +138,8 @@ class Signature(Wire):
 
 
 class Tool(Wire):
+    """A function that the model may call."""
+
     type: Literal["function"]
     function: Signature
 
@@ -145,6 +149,8 @@ class Named(Wire):
 
 
 class NamedChoice(Wire):
+    """This function is to be called."""
+
     type: Literal["function"]
     function: Named
 
