@@ -16,10 +16,12 @@ from base64 import b64decode
 from collections.abc import Coroutine, Sequence
 from typing import Any
 
+from starlette.websockets import WebSocketDisconnect
+
 from thinktalk.server.hub import Client, Hub
 from thinktalk.server.items import Item, Items, Line, Media, new_id
 from thinktalk.server.microphone import Began, Ended, Microphone, Utterance
-from thinktalk.server.outbox import Outbox
+from thinktalk.server.outbox import Outbox, Stalled
 from thinktalk.server.planning import plan_for, system_of
 from thinktalk.server.problems import Draining, Problem, problem_of
 from thinktalk.server.responding import Response
@@ -357,5 +359,12 @@ class Talk:
         """Something that goes on beside the rest, until its end or that of the conversation."""
         task = asyncio.create_task(work)
         self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
+        task.add_done_callback(self._ended)
         return task
+
+    def _ended(self, task: asyncio.Task) -> None:
+        """Several may end by the same client's going, and only the first is asked why."""
+        self.tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if not isinstance(error, None | WebSocketDisconnect | RuntimeError | OSError | Stalled):
+            log.error("a realtime task failed", exc_info=error)
