@@ -7,7 +7,9 @@ from pathlib import Path
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-sys.path[:0] = [str(Path(__file__).parent / folder) for folder in ("parity", "laws", "data", "server")]
+sys.path[:0] = [
+    str(Path(__file__).parent / folder) for folder in ("parity", "laws", "data", "server")
+]
 
 import hypothesis  # noqa: E402
 import pytest  # noqa: E402

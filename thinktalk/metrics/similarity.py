@@ -1,8 +1,8 @@
 """Similarity: voices as directions (D,) -> how alike two are, and whose a voice is.
 
-    cosine(a, b)                          1 the same direction, 0 nothing in common
-    centre([v1, v2, ...])                 the voice of several recordings
-    nearest(v, {"ann": ..., "bob": ...})  "ann"
+cosine(a, b)                          1 the same direction, 0 nothing in common
+centre([v1, v2, ...])                 the voice of several recordings
+nearest(v, {"ann": ..., "bob": ...})  "ann"
 """
 
 from __future__ import annotations
