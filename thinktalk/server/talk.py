@@ -359,10 +359,10 @@ class Talk:
         """Something that goes on beside the rest, until its end or that of the conversation."""
         task = asyncio.create_task(work)
         self.tasks.add(task)
-        task.add_done_callback(self._ended)
+        task.add_done_callback(self._task_ended)
         return task
 
-    def _ended(self, task: asyncio.Task) -> None:
+    def _task_ended(self, task: asyncio.Task) -> None:
         """Several may end by the same client's going, and only the first is asked why."""
         self.tasks.discard(task)
         error = None if task.cancelled() else task.exception()
