@@ -124,7 +124,7 @@ class Kokoro:
     def __init__(self, cache: str | os.PathLike[str] | None = None):
         """Fetches what is not in the cache. Errors: InputError (no onnxruntime, see fetch_kokoro)."""
         try:
-            import onnxruntime
+            import onnxruntime  # type: ignore[import-not-found]
         except ImportError:
             raise InputError("onnxruntime: is not installed, expected it for the voices of Kokoro; install thinktalk[synth]") from None  # fmt: skip
         found = fetch_kokoro(cache)

@@ -39,7 +39,7 @@ class Dnsmos:
     def __init__(self, cache: str | os.PathLike[str] | None = None):
         """Errors: ConfigError (no onnxruntime), InputError (the package cannot be had)."""
         try:
-            import onnxruntime
+            import onnxruntime  # type: ignore[import-not-found]
         except ImportError:
             raise ConfigError("onnxruntime is not installed, expected it for DNSMOS; pip install 'thinktalk[eval]'") from None  # fmt: skip
         options = onnxruntime.SessionOptions()
