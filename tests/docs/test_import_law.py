@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tomllib
 from pathlib import Path
 
@@ -13,7 +14,11 @@ CONTRACTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["import
 
 
 def lint(config: Path, monkeypatch: pytest.MonkeyPatch, contract: str) -> int:
+    """import-linter configures logging and silences every logger there is: the server's, too, for all later tests."""
     monkeypatch.chdir(ROOT)
+    for logger in list(logging.root.manager.loggerDict.values()):
+        if isinstance(logger, logging.Logger):
+            monkeypatch.setattr(logger, "disabled", logger.disabled)
     return lint_imports(str(config), limit_to_contracts=(contract,), no_cache=True)
 
 
