@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -70,10 +70,18 @@ def supervised(folder: Path, mode: str = "", drain_s: float = 5.0) -> Iterator[s
 
 
 def ask(port: int) -> tuple[int, str]:
-    """The number of the worker that answers, and what lies in the folder of metrics."""
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as sock:
-        pid, _, seen = sock.makefile().read().partition(" ")
-        return int(pid), seen
+    """The number of the worker that answers, and what lies in the folder of metrics.
+
+    A worker that is killed may have taken the call already: who is cut off calls again.
+    """
+    until = time.monotonic() + 20
+    while time.monotonic() < until:
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as sock:
+            with suppress(ConnectionResetError):
+                pid, _, seen = sock.makefile().read().partition(" ")
+                if pid:
+                    return int(pid), seen
+    raise AssertionError("nobody answers")
 
 
 def those_who_answer(port: int, count: int, *, without: int = 0) -> set[int]:
