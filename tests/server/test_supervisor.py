@@ -76,11 +76,11 @@ def ask(port: int) -> tuple[int, str]:
     """
     until = time.monotonic() + 20
     while time.monotonic() < until:
-        with socket.create_connection(("127.0.0.1", port), timeout=10) as sock:
-            with suppress(ConnectionResetError):
-                pid, _, seen = sock.makefile().read().partition(" ")
-                if pid:
-                    return int(pid), seen
+        where = ("127.0.0.1", port)
+        with suppress(ConnectionResetError), socket.create_connection(where, timeout=10) as sock:
+            pid, _, seen = sock.makefile().read().partition(" ")
+            if pid:
+                return int(pid), seen
     raise AssertionError("nobody answers")
 
 
