@@ -23,9 +23,11 @@ from thinktalk.config import VisualConfig
 from thinktalk.errors import InputError
 from thinktalk.media.video import Video
 from thinktalk.server import guard as guarding
+from thinktalk.server import nursery as nurseries
 from thinktalk.server.decoder import pack
 from thinktalk.server.decoding import Limits, decode
-from thinktalk.server.guard import LENGTH, Died, ProcessGuard, _Exchange, nursery
+from thinktalk.server.guard import LENGTH, Died, ProcessGuard, _Exchange
+from thinktalk.server.nursery import Nursery, _bare, nursery
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 LIMITS = Limits(1 << 22, 1_000_000, 1 << 22, 20.0, 1 << 22, 20.0, 1_000_000, VisualConfig(), 28)
@@ -174,7 +176,7 @@ def test_files_that_name_other_files_open_none(name: str):
             listening.accept()
 
 
-def planted(monkeypatch: pytest.MonkeyPatch, tmp_path, body: str) -> guarding.Nursery:
+def planted(monkeypatch: pytest.MonkeyPatch, tmp_path, body: str) -> Nursery:
     """Decoders into which a fault was planted: `body` runs in place of decoding. Another parent of children, for this test."""
     start = f"""
 import sys
@@ -185,8 +187,8 @@ decoder.decode = decode
 decoder._warm = lambda: None
 sys.exit(decoder.main())
 """
-    other = guarding.Nursery()
-    monkeypatch.setattr(guarding, "START", start)
+    other = Nursery()
+    monkeypatch.setattr(nurseries, "START", start)
     monkeypatch.setattr(guarding, "nursery", lambda: other)
     return other
 
@@ -316,5 +318,5 @@ def test_an_honest_decoder_does():
 
 
 def test_secrets_do_not_reach_the_decoders():
-    bare = guarding._bare({"THINKTALK_API_KEYS": "a", "AWS_SECRET_ACCESS": "b", "HF_TOKEN": "c", "PATH": "d"})  # fmt: skip
+    bare = _bare({"THINKTALK_API_KEYS": "a", "AWS_SECRET_ACCESS": "b", "HF_TOKEN": "c", "PATH": "d"})  # fmt: skip
     assert bare == {"PATH": "d"}

@@ -1,4 +1,4 @@
-"""Decoder: the process in which hostile files are opened. guard.py starts it.
+"""Decoder: the process in which hostile files are opened. nursery.py starts it.
 
     b"S" number, a socket -> a child is forked for one medium      b"K" number -> that child is killed      end -> all end
 
@@ -35,7 +35,8 @@ from thinktalk.media.audio import load_audio
 from thinktalk.media.image import load_image
 from thinktalk.media.video import Video, load_video
 from thinktalk.server.decoding import decode
-from thinktalk.server.guard import LENGTH, ORDER, Job
+from thinktalk.server.guard import LENGTH, Job
+from thinktalk.server.nursery import ORDER
 
 __all__ = ["main", "pack"]
 

@@ -21,7 +21,7 @@ from thinktalk.server.items import RATE, Sound, new_id
 from thinktalk.server.problems import Problem
 from thinktalk.server.turns import Patience, Started, Stopped, Turns, patience
 from thinktalk.server.vad import load_vad
-from thinktalk.server.wire.realtime import Format, Input, SemanticVad, ServerVad
+from thinktalk.server.wire.realtime_session import Format, Input, SemanticVad, ServerVad
 
 __all__ = ["Began", "Ended", "Microphone", "Utterance"]
 

@@ -14,7 +14,8 @@ from thinktalk.server.items import Line
 from thinktalk.server.problems import Problem
 from thinktalk.server.responding import Plan
 from thinktalk.server.sitting import Scene
-from thinktalk.server.wire.realtime import NamedTool, ResponseParams, SessionConfig, Tool, VoiceId
+from thinktalk.server.wire.realtime import ResponseParams
+from thinktalk.server.wire.realtime_session import NamedTool, SessionConfig, Tool, VoiceId
 
 __all__ = ["plan_for", "system_of"]
 

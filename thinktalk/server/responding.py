@@ -12,32 +12,28 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from base64 import b64encode
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import aclosing
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 
 from thinktalk.engine.alignment import Spoken
 from thinktalk.engine.wording import Wording
 from thinktalk.events import AudioChunk, ContextLimit, Done, Reply, TextDelta
-from thinktalk.layers.resample import resampler
-from thinktalk.server import g711
 from thinktalk.server.calls import Call, CallReader
 from thinktalk.server.items import Item, Items, new_id
 from thinktalk.server.problems import Problem, problem_of
 from thinktalk.server.sitting import Scene, Sitting
-from thinktalk.server.wire.realtime import Format
+from thinktalk.server.speaker import Speaker
+from thinktalk.server.wire.realtime_session import Format
 
-__all__ = ["Plan", "Response", "Speaker"]
+__all__ = ["Plan", "Response"]
 
 log = logging.getLogger("thinktalk.server")
 
 STOPPED = ("turn_detected", "client_cancelled")
-PIECE_S = 0.5  # of sound in an event: players start sooner, frames stay small
 
 
 @dataclass(frozen=True)
@@ -56,29 +52,6 @@ class Plan:
     """Whether calls are looked for."""
     max_output_tokens: int | str
     metadata: dict[str, str] | None = None
-
-
-class Speaker:
-    """Sound of the model -> bytes on the wire, piece by piece."""
-
-    def __init__(self, format: Format, rate: int):
-        self.format = format
-        self._resampler = resampler(rate, format.samples_per_second)
-        self._state = self._resampler.init_state(1)
-
-    def feed(self, pcm: np.ndarray, *, last: bool = False) -> Iterator[str]:
-        """Base64 of what is ready of float32 (S,)."""
-        with torch.inference_mode():
-            x = torch.from_numpy(np.array(pcm, np.float32))[None]
-            pcm = self._resampler.step(x, self._state, last=last)[0].numpy()
-        size = int(PIECE_S * self.format.samples_per_second)
-        for start in range(0, len(pcm), size):
-            yield b64encode(self._encoded(pcm[start : start + size])).decode()
-
-    def _encoded(self, pcm: np.ndarray) -> bytes:
-        if self.format.type == "audio/pcm":
-            return np.round(np.clip(pcm, -1, 1) * 32767).astype("<i2").tobytes()
-        return g711.encode(pcm, "mu" if self.format.type == "audio/pcmu" else "a")
 
 
 @dataclass(eq=False)

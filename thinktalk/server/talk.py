@@ -13,22 +13,21 @@ import binascii
 import logging
 import time
 from base64 import b64decode
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from starlette.websockets import WebSocketDisconnect
-
+from thinktalk.server.answers import Answers
 from thinktalk.server.hub import Client, Hub
-from thinktalk.server.items import Item, Items, Line, Media, new_id
+from thinktalk.server.items import Item, Line, Media, new_id
 from thinktalk.server.microphone import Began, Ended, Microphone, Utterance
-from thinktalk.server.outbox import Outbox, Stalled
-from thinktalk.server.planning import plan_for, system_of
-from thinktalk.server.problems import Draining, Problem, problem_of
+from thinktalk.server.planning import system_of
+from thinktalk.server.problems import Problem, problem_of
 from thinktalk.server.responding import Response
-from thinktalk.server.sitting import Scene, Sitting
+from thinktalk.server.sitting import Scene
 from thinktalk.server.uptake import new_item
 from thinktalk.server.wire import realtime as wire
-from thinktalk.server.wire.realtime import ResponseParams, ServerVad, SessionConfig
+from thinktalk.server.wire.realtime import ResponseParams
+from thinktalk.server.wire.realtime_session import ServerVad, SessionConfig, updated
 from thinktalk.server.writing import write_down
 
 __all__ = ["Talk"]
@@ -36,23 +35,13 @@ __all__ = ["Talk"]
 log = logging.getLogger("thinktalk.server")
 
 
-class Talk:
+class Talk(Answers):
     """One client's conversation."""
 
     def __init__(self, hub: Hub, client: Client):
-        self.hub, self.client = hub, client
+        super().__init__(hub, client)
         self.id = new_id("sess")
-        self.outbox: Outbox | None = None
-        self.config = SessionConfig()
-        self.items = Items()
-        self.sitting = Sitting(hub, client)
-        self.response: Response | None = None
-        self.tasks: set[asyncio.Task] = set()
         self._microphone: Microphone | None = None
-        self._others: dict[str, Response] = {}  # outside of the conversation
-        self._answer_next = False  # a turn ended while an answer was under way
-        self._news = asyncio.Event()  # something to read along
-        self._idle_since: float | None = None
 
     # ------------------------------------------------------------------------------------------------- beginning and end
 
@@ -67,19 +56,9 @@ class Talk:
         """The first event."""
         await self.emit("session.created", session=self._session())
 
-    async def quiet(self) -> None:
-        """Until no response is under way."""
-        while self.response is not None or self._others:
-            await asyncio.sleep(0.02)
-
     async def close(self) -> None:
         """Free the seat."""
         await self.sitting.leave()
-
-    async def emit(self, type: str, **fields: Any) -> None:
-        """An event for the client; waits while he is slow."""
-        if self.outbox is not None:
-            await self.outbox.put({"type": type, "event_id": new_id("event"), **fields})
 
     @property
     def microphone(self) -> Microphone:
@@ -139,7 +118,7 @@ class Talk:
                 await self._cancel(event.response_id)
 
     async def _update(self, changes: dict[str, Any]) -> None:
-        config = wire.updated(self.config, changes)
+        config = updated(self.config, changes)
         if len(config.tools) > self.hub.settings.max_tools:
             raise Problem(400, f"session.tools: {len(config.tools)}, expected at most {self.hub.settings.max_tools}", param="session.tools")  # fmt: skip
         if config.instructions and len(config.instructions) > self.hub.settings.max_text_chars:
@@ -168,10 +147,10 @@ class Talk:
                 case Ended(utterance=utterance, end_ms=end_ms):
                     await self.emit("input_audio_buffer.speech_stopped", audio_end_ms=end_ms, item_id=utterance.id)  # fmt: skip
                     await self._commit(utterance, ended=True)
-        self._news.set()
+        self.news.set()
 
     async def _began(self, utterance: Utterance) -> None:
-        self._idle_since = None
+        self.idle_since = None
         detection, response = self.microphone.detection, self.response
         await self.emit("input_audio_buffer.speech_started", audio_start_ms=utterance.start_ms, item_id=utterance.id)  # fmt: skip
         if response is not None and detection is not None and detection.interrupt_response:
@@ -187,7 +166,7 @@ class Talk:
         transcription = self.config.audio.input.transcription
         if transcription is not None:
             self.task(write_down(self.hub, self.client, item, utterance.sound, transcription, self.emit))  # fmt: skip
-        self._news.set()
+        self.news.set()
         detection = self.microphone.detection
         if ended and detection is not None and detection.create_response:
             await self._answer()
@@ -195,8 +174,8 @@ class Talk:
     async def read_along(self) -> None:
         """Have the seat read what is being said while it is being said; not during an answer, which it would wait for."""
         while True:
-            await self._news.wait()
-            self._news.clear()
+            await self.news.wait()
+            self.news.clear()
             try:
                 await self.sitting.bring(self._scene_now)
             except Exception as error:  # the response that needs it will tell
@@ -225,7 +204,7 @@ class Talk:
             for picture in pictures:
                 utterance.sound.see(picture.value)
         await self._show(item, before)
-        self._news.set()
+        self.news.set()
 
     async def _show(self, item: Item, before: str | None) -> None:
         await self.emit("conversation.item.added", previous_item_id=before, item=item.wire())
@@ -249,122 +228,30 @@ class Talk:
         text = None if line is None else await self.sitting.cut(line.key, heard_s)
         item.keep(item.cut(heard_s) if text is None else text, changed=text is None)
         await self.emit("conversation.item.truncated", item_id=item.id, content_index=event.content_index, audio_end_ms=event.audio_end_ms)  # fmt: skip
-        self._news.set()
+        self.news.set()
 
-    # --------------------------------------------------------------------------------------------------------- responses
+    # ------------------------------------------------------------------------------------------------------- after answers
 
-    async def _create_response(self, params: ResponseParams) -> None:
-        if params.conversation == "none":
-            await self._create_other(params)
-            return
-        if self.response is not None:
-            raise Problem(400, f"response {self.response.id} is under way; wait for its end or cancel it", code="conversation_already_has_active_response")  # fmt: skip
-        await self._answer(params)
-
-    async def _answer(self, params: ResponseParams | None = None) -> None:
-        """Answer what was said so far; where an answer is under way, when that has ended."""
-        if self.response is not None:
-            self._answer_next = True
-            return
-        if self.hub.draining.is_set():
-            raise Draining
-        self._idle_since = None
-        params = params or ResponseParams()
-        lines = self.items.lines() if params.input is None else await self._given(params)
-        plan = plan_for(self.hub, self.config, params, lines)
-        response = self.response = Response(plan, self.sitting, self.items, self.emit)
-        self.task(self._run(response))
-
-    async def _run(self, response: Response) -> None:
-        try:
-            await response.run()
-        finally:
-            self.response = None
-            self._news.set()
-        await self.emit("response.done", response=response.wire())
-        await self._limits()
+    async def _answered(self, response: Response) -> None:
+        """The turn that ended meanwhile, or the clock of idleness."""
         detection = self.microphone.detection
-        if self._answer_next and detection is not None:
-            self._answer_next = False
+        if self.answer_next and detection is not None:
+            self.answer_next = False
             await self._answer()
         elif isinstance(detection, ServerVad) and detection.idle_timeout_ms and self.microphone.utterance is None:  # fmt: skip
-            self._idle_since = time.monotonic() + response.seconds
-
-    async def _create_other(self, params: ResponseParams) -> None:
-        """Outside of the conversation: a seat of its own, of which nothing stays."""
-        if len(self._others) >= 4:
-            raise Problem(429, "4 responses outside of the conversation are under way; wait for one", code="too_many_responses")  # fmt: skip
-        lines = self.items.lines() if params.input is None else await self._given(params)
-        sitting = Sitting(self.hub, self.client)
-        response = Response(plan_for(self.hub, self.config, params, lines), sitting, None, self.emit)  # fmt: skip
-        self._others[response.id] = response
-
-        async def run() -> None:
-            try:
-                await response.run()
-            finally:
-                self._others.pop(response.id, None)
-                await sitting.leave()
-            await self.emit("response.done", response=response.wire())
-
-        self.task(run())
-
-    async def _given(self, params: ResponseParams) -> tuple[Line, ...]:
-        """The input of one response: items of its own, and references to others."""
-        lines: list[Line | None] = []
-        for given in params.input or ():
-            if isinstance(given, wire.Reference):
-                lines.append(self.items.get(given.id).line())
-            else:
-                lines.append((await new_item(given, self.hub)).line())
-        return tuple(line for line in lines if line is not None)
-
-    async def _cancel(self, id: str | None) -> None:
-        response = self.response if id is None else self._others.get(id)
-        if response is None and self.response is not None and self.response.id == id:
-            response = self.response
-        if response is None:
-            raise Problem(400, "no response is under way", code="response_cancel_not_active")
-        await response.stop("client_cancelled")
-
-    async def _ended(self, response: Response) -> None:
-        while self.response is response:
-            await asyncio.sleep(0.002)
-
-    async def _limits(self) -> None:
-        """What is left of the context."""
-        session = self.sitting.session
-        if session is None:
-            return
-        room, used = await self.sitting.call(lambda: (session.room, session.tokens))
-        limit = {"name": "tokens", "limit": room + used, "remaining": room, "reset_seconds": 0.0}
-        await self.emit("rate_limits.updated", rate_limits=[limit])
+            self.idle_since = time.monotonic() + response.seconds
 
     async def mind_idleness(self) -> None:
         """Nobody speaks for long after an answer: the model does."""
         while True:
             await asyncio.sleep(0.05)
-            detection, since = self.microphone.detection, self._idle_since
+            detection, since = self.microphone.detection, self.idle_since
             if since is None or not isinstance(detection, ServerVad) or not detection.idle_timeout_ms:  # fmt: skip
                 continue
             if time.monotonic() - since < detection.idle_timeout_ms / 1000 or self.response is not None:  # fmt: skip
                 continue
-            self._idle_since = None
+            self.idle_since = None
             utterance, end_ms = self.microphone.idle()
             await self.emit("input_audio_buffer.timeout_triggered", audio_start_ms=utterance.start_ms, audio_end_ms=end_ms, item_id=utterance.id)  # fmt: skip
             await self._commit(utterance)
             await self._answer()
-
-    def task(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task:
-        """Something that goes on beside the rest, until its end or that of the conversation."""
-        task = asyncio.create_task(work)
-        self.tasks.add(task)
-        task.add_done_callback(self._task_ended)
-        return task
-
-    def _task_ended(self, task: asyncio.Task) -> None:
-        """Several may end by the same client's going, and only the first is asked why."""
-        self.tasks.discard(task)
-        error = None if task.cancelled() else task.exception()
-        if not isinstance(error, None | WebSocketDisconnect | RuntimeError | OSError | Stalled):
-            log.error("a realtime task failed", exc_info=error)

@@ -17,7 +17,8 @@ from thinktalk.layers.resample import resampler
 from thinktalk.server.hub import Hub
 from thinktalk.server.items import RATE, Item, Media, Part, Sound, new_id
 from thinktalk.server.problems import Problem
-from thinktalk.server.wire.realtime import RATES, ContentPart, NewItem
+from thinktalk.server.wire.realtime import ContentPart, NewItem
+from thinktalk.server.wire.realtime_session import RATES
 
 __all__ = ["new_item"]
 

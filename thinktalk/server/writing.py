@@ -16,7 +16,7 @@ from thinktalk.omni import TRANSCRIBE
 from thinktalk.server.hub import Client, Hub
 from thinktalk.server.items import RATE, Item, Sound
 from thinktalk.server.problems import problem_of
-from thinktalk.server.wire.realtime import Transcription
+from thinktalk.server.wire.realtime_session import Transcription
 
 __all__ = ["write_down"]
 
