@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterator
-from pathlib import Path
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from thinktalk.cli import options
+from thinktalk.cli.loudspeaker import player_command
 from thinktalk.cli.speaking import follow, whole
-from thinktalk.errors import ThinktalkError
+from thinktalk.errors import ConfigError
 from thinktalk.events import Event, Reply
 
 if TYPE_CHECKING:
@@ -56,6 +56,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="make the speech in one piece at the end, exactly as the reference does",
     )
+    parser.add_argument(
+        "--continue",
+        dest="go_on",
+        default=None,
+        metavar="TALK.json",
+        help="go on with a conversation that :save wrote",
+    )
     options.add_generation(parser)
 
 
@@ -65,6 +72,8 @@ def run(args: argparse.Namespace) -> int:
     system = [{"role": "system", "content": args.system}] if args.system is not None else []
     if not content:
         return converse(args, system)
+    if args.go_on:
+        raise ConfigError("--continue: a conversation takes your lines; leave --text and files out")
     omni = options.load_model(args, speech=not args.no_speech)
     messages = [*system, {"role": "user", "content": content}]
     answer(omni, messages, args, out=args.out or "answer.wav", allow_urls=args.allow_urls)
@@ -111,50 +120,17 @@ def user_content(args: argparse.Namespace) -> list[dict]:
     return content
 
 
-def converse(args: argparse.Namespace, history: list[dict]) -> int:
-    """A conversation: one line a turn; `@file` attaches a file; an empty line or the end of input ends it."""
+def converse(args: argparse.Namespace, system: list[dict]) -> int:
+    """A conversation on the terminal or in a pipe (conversation.py)."""
+    from thinktalk.cli.conversation import Conversation, load_messages
+
+    if args.whole:
+        raise ConfigError("--whole: for one answer; give --text or a file, or leave it out")
+    messages = load_messages(args.go_on) if args.go_on else []
+    if system:
+        messages = [*system, *(m for m in messages if m["role"] != "system")]
+    if args.play and not args.no_speech:
+        player_command(24_000)  # told now, not after the first answer
     omni = options.load_model(args, speech=not args.no_speech)
-    asking = sys.stdin.isatty()
-    if asking:
-        print(
-            "Type, and press Enter. @FILE attaches a sound, picture or video. Ctrl-D ends.",
-            file=sys.stderr,
-        )
-    turn = 0
-    while True:
-        if asking:
-            print("> ", end="", file=sys.stderr, flush=True)
-        line = sys.stdin.readline()
-        if not line.strip():
-            return 0
-        out = Path(args.out or "answer.wav")
-        try:
-            message = {"role": "user", "content": parse_line(line)}
-            numbered = str(out.with_stem(f"{out.stem}-{turn + 1}"))
-            reply = answer(
-                omni, [*history, message], args, out=numbered, allow_urls=args.allow_urls
-            )
-        except ThinktalkError as error:  # a wrong attachment must not end the conversation
-            print(f"thinktalk: {error}", file=sys.stderr)
-            continue
-        turn += 1
-        history += [message, {"role": "assistant", "content": reply.text}]
-
-
-_KINDS = {
-    "image": {".png", ".jpg", ".jpeg", ".webp", ".avif", ".gif", ".bmp", ".heic"},
-    "video": {".mp4", ".webm", ".mkv", ".mov", ".avi", ".m4v"},
-}
-
-
-def parse_line(line: str) -> list[dict]:
-    """Words beginning with @ are attachments, by their ending; the rest is text."""
-    content, words = [], []
-    for word in line.split():
-        if word.startswith("@") and len(word) > 1:
-            ending = Path(word).suffix.lower()
-            kind = next((kind for kind, endings in _KINDS.items() if ending in endings), "audio")
-            content.append({"type": kind, kind: word[1:]})
-        else:
-            words.append(word)
-    return [*content, {"type": "text", "text": " ".join(words)}] if words else content
+    with omni.engine, closing(Conversation(omni, args, messages)) as conversation:
+        return conversation.run()

@@ -158,7 +158,7 @@ class Dialogue:
             self._state = fresh
         answer.settled = True
 
-    def _cut(self, answer: Answer, heard_s: float | None) -> str:
+    def _cut(self, answer: Answer, heard_s: float | None, *, read: bool = False) -> str:
         """Stop a reply, or cut one that has ended, to what was heard; what stays of it."""
         late = answer.settled
         said = self._seat.cancel()
@@ -166,7 +166,7 @@ class Dialogue:
         tokens = list(said.token_ids)
         if tokens or said.thinking_done:  # else it had not begun
             complete = said.thinking_done and said.speaking_done
-            tokens = self._heard(answer, tokens, heard_s, complete=complete)
+            tokens = self._heard(answer, tokens, heard_s, read=read, complete=complete)
             self._seat.keep(len(tokens))
         text = self._engine.tokenizer.decode(tokens)
         self._stand(answer, len(tokens), text)
@@ -175,11 +175,17 @@ class Dialogue:
         return text
 
     def _heard(
-        self, answer: Answer, tokens: list[int], heard_s: float | None, *, complete: bool
+        self,
+        answer: Answer,
+        tokens: list[int],
+        heard_s: float | None,
+        *,
+        read: bool,
+        complete: bool,
     ) -> list[int]:
         """Those tokens of a reply that were heard, or read where nothing is spoken."""
         text = self._engine.tokenizer.decode(tokens)
-        if not answer.speech:
+        if read or not answer.speech:
             characters = answer.taken_text
         else:
             heard_s = answer.taken_s if heard_s is None else heard_s

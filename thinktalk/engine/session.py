@@ -172,12 +172,13 @@ class Session(Dialogue):
             self._stop_speaking()
             self._settle()
 
-    def interrupt(self, *, heard_s: float | None = None) -> str:
+    def interrupt(self, *, heard_s: float | None = None, read: bool = False) -> str:
         """Stop the reply; what was not heard was never said. Returns the words that stay in the history.
 
         heard_s: seconds of the reply's sound that were played; None: all that the loop has taken. May also come after Done,
         while the sound is still being played, as long as nothing that came since was read (2 s of sound or a whole other
         medium); afterwards it changes nothing. Words are found in the sound by estimate (alignment.py).
+        `read`: nobody listened, the text that the loop has taken was read.
         """
         if heard_s is not None and not (isinstance(heard_s, int | float) and heard_s >= 0):
             raise InputError(f"heard_s: {heard_s!r}, expected seconds from 0 on")
@@ -186,7 +187,7 @@ class Session(Dialogue):
         if answer is None or answer.error is not None:
             last = self._history[-1] if self._history else {"role": ""}
             return last["content"] if last["role"] == "assistant" else ""
-        return self._cut(answer, heard_s)
+        return self._cut(answer, heard_s, read=read)
 
     def _stop_speaking(self) -> None:
         """interrupt() when a reply is under way, else nothing."""
