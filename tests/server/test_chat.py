@@ -16,6 +16,7 @@ from thinktalk.engine.wording import Wording
 from thinktalk.media.audio import load_audio
 from thinktalk.server import chat, encode
 from thinktalk.server.hub import Client
+from thinktalk.server.said import Said
 
 TOOL = {
     "type": "function",
@@ -130,7 +131,7 @@ def test_past_sound_stands_for_its_words(client, omni) -> None:
 
 
 def test_words_are_kept_for_those_who_were_told_them() -> None:
-    kept, me = chat.Said(), Client("me")
+    kept, me = Said(), Client("me")
     kept.keep(me, "audio_1", "hello", time.time() + 60)
     kept.keep(me, "audio_2", "gone", time.time() - 1)
     assert kept.find(me, "audio_1") == "hello"

@@ -118,16 +118,22 @@ class Session(Dialogue):
     # ---------------------------------------------------------------------------------------------------------- replies
 
     def respond(
-        self, *, noise: Tensor | None = None, wording: Wording | None = None, **changes: Any
+        self,
+        *,
+        noise: Tensor | None = None,
+        wording: Wording | None = None,
+        interrupts: bool = True,
+        **changes: Any,
     ) -> AsyncIterator[Event]:
         """End the turn and answer: TextDelta, AudioChunk as they come, then Done. Work begins at the call.
 
         `changes` replace options for this reply (greedy, seed, speech, flow_method, max_text_tokens, ...); `noise` (frames,
         mel bands) fixes the flow's start, `wording` some of the words. A reply still under way is interrupted first. Leaving
         the loop early interrupts; after interrupt() it ends without Done. ContextLimit comes first when not all fitted, or
-        alone when no answer does.
+        alone when no answer does. To interrupt waits for the engine's step under way: with `interrupts` False whoever leaves
+        early calls interrupt() or close() himself, where waiting harms nobody.
         """
-        return self._follow_async(*self._begin(noise, wording, changes))
+        return self._follow_async(*self._begin(noise, wording, changes), interrupts)
 
     def respond_sync(
         self, *, noise: Tensor | None = None, wording: Wording | None = None, **changes: Any
@@ -155,7 +161,7 @@ class Session(Dialogue):
             self._left(answer)
 
     async def _follow_async(
-        self, limits: list[Event], answer: Answer | None
+        self, limits: list[Event], answer: Answer | None, interrupts: bool
     ) -> AsyncIterator[Event]:
         try:
             for event in limits:
@@ -164,7 +170,8 @@ class Session(Dialogue):
                 async for event in answer.take_async(self._engine):
                     yield event
         finally:
-            self._left(answer)
+            if interrupts:
+                self._left(answer)
 
     def _left(self, answer: Answer | None) -> None:
         """Whoever listened has gone."""

@@ -146,6 +146,19 @@ class Answers:
         limit = {"name": "tokens", "limit": room + used, "remaining": room, "reset_seconds": 0.0}
         await self.emit("rate_limits.updated", rate_limits=[limit])
 
+    async def end(self) -> None:
+        """The client has gone: whatever is under way ends, and his seats are free."""
+        tasks, sittings = (
+            list(self.tasks),
+            [self.sitting, *(r.sitting for r in self.others.values())],
+        )
+        for task in tasks:
+            task.remove_done_callback(self._task_ended)  # what it meets on its way out is no news
+            task.cancel()
+        await asyncio.gather(*(sitting.abandon() for sitting in sittings), return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self.sitting.leave()
+
     def task(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task:
         """Something that goes on beside the rest, until its end or that of the conversation."""
         task = asyncio.create_task(work)

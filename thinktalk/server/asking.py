@@ -33,7 +33,7 @@ async def ask(
     ready = await hub.prepared(messages)
     async with (
         hub.conversation(client, voice=voice, speech=options.speech, messages=ready, options=options) as session,
-        aclosing(hub.respond(session, wording=wording or Wording())) as events,
+        aclosing(hub.respond(session, last=True, wording=wording or Wording())) as events,
     ):  # fmt: skip
         async for event in events:
             if isinstance(event, ContextLimit):

@@ -14,10 +14,9 @@ import json
 import secrets
 import time
 from base64 import b64encode
-from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
@@ -32,15 +31,13 @@ from thinktalk.server.encode import Encoder, encode
 from thinktalk.server.hub import Client, Hub, client_of, hub_of
 from thinktalk.server.incoming import read_messages
 from thinktalk.server.problems import ERRORS, Problem, problem_of
+from thinktalk.server.said import KEPT_S, Said
 from thinktalk.server.sending import EVENTS, Sending, answered, event
 from thinktalk.server.wire.chat import ChatCompletion, ChatRequest, NamedChoice, Tool
 
-__all__ = ["Said", "Words", "router"]
+__all__ = ["Words", "router"]
 
 router = APIRouter()
-
-KEPT_S = 3600
-KEPT_CHARACTERS = 4_000_000
 
 
 @router.post(
@@ -61,32 +58,11 @@ async def chat_completions(
     state = request.app.state
     if not hasattr(state, "said"):
         state.said = Said()
+    await state.said.fetch(client, [m.audio.id for m in asked.messages if m.audio is not None])
     answer = Answer(hub, client, asked, state.said)
     if asked.stream:
         return await answered(request, Sending.begun(answer.stream(), media_type="text/event-stream"))  # fmt: skip
     return await answered(request, answer.whole())
-
-
-class Said:
-    """Words of sound that was sent, by its id, for those who were told the id."""
-
-    def __init__(self) -> None:
-        self._kept: OrderedDict[str, tuple[str, float, str]] = OrderedDict()
-        self._characters = 0
-
-    def keep(self, client: Client, id: str, words: str, until: float) -> None:
-        """The oldest are forgotten when there are too many."""
-        self._kept[id] = client.name, until, words
-        self._characters += len(words)
-        while self._characters > KEPT_CHARACTERS or next(iter(self._kept.values()))[1] < time.time():  # fmt: skip
-            self._characters -= len(self._kept.popitem(last=False)[1][2])
-            if not self._kept:
-                return
-
-    def find(self, client: Client, id: str) -> str | None:
-        """The words, if they were this client's and are not too old."""
-        name, until, words = self._kept.get(id, ("", 0.0, ""))
-        return words if name == client.name and until >= time.time() else None
 
 
 class Words:
@@ -216,7 +192,7 @@ class Answer:
             message["content"] = None
             message["audio"] = {"id": self.audio_id, "data": data, "expires_at": self.expires_at, "transcript": text}  # fmt: skip
         choice = {"index": 0, "message": message, "finish_reason": _finish(reply, calls), "logprobs": None}  # fmt: skip
-        return JSONResponse(self._head("chat.completion") | {"choices": [choice], "usage": _usage(reply)})  # fmt: skip
+        return JSONResponse(self._head("chat.completion") | {"choices": [choice], "usage": _usage(reply)} | _latency(reply))  # fmt: skip
 
     async def stream(self) -> AsyncGenerator[bytes, None]:
         """The answer as server-sent events. What fails after the first one is told in the last one."""
@@ -260,7 +236,7 @@ class Answer:
         if self.speaks:
             self.said.keep(self.client, self.audio_id, words.text, self.expires_at)
             yield self._chunk({"audio": {"id": self.audio_id, "expires_at": self.expires_at}})
-        yield self._chunk({}, _finish(reply, words.calls))
+        yield self._chunk({}, _finish(reply, words.calls)) | _latency(reply)
         if self.asked.stream_options is not None and self.asked.stream_options.include_usage:
             yield self._head("chat.completion.chunk") | {"choices": [], "usage": _usage(reply)}
 
@@ -301,3 +277,8 @@ def _usage(reply: Reply) -> dict[str, Any]:
         "total_tokens": reply.prompt_tokens + text + sound,
         "completion_tokens_details": {"text_tokens": text, "audio_tokens": sound, "reasoning_tokens": 0},
     }  # fmt: skip
+
+
+def _latency(reply: Reply) -> dict[str, Any]:
+    """Our own: what the listener waited for (docs/latency.md)."""
+    return {} if reply.latency is None else {"latency": asdict(reply.latency)}

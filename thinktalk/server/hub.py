@@ -56,7 +56,6 @@ class Hub(Intake):
         super().__init__(settings, omni, guard)
         self.line = Line(size=settings.queue_size, seconds=settings.queue_seconds)
         self._coming: list[bool] = []  # let in, not seated yet: whether each speaks
-        self._door = asyncio.Lock()
 
     async def drain(self, seconds: float) -> bool:
         """Take nothing new and wait until the last conversation has ended; False when some had not after so long."""
@@ -138,12 +137,9 @@ class Hub(Intake):
         """Wait for room, and keep it until the session has its seat."""
 
         async def attempt() -> None:
-            admission = self.engine.admission
-            async with self._door:
-                coming = tuple(self._coming)
-                check = lambda: admission.check(0, speaks=speaks, coming=coming)  # noqa: E731
-                await self.call(lambda: self.engine.do(check))
-                self._coming.append(speaks)
+            # read beside the engine's thread, since asking it would cost a unit of its work; engine.open() checks for good
+            self.engine.admission.check(0, speaks=speaks, coming=self._coming)
+            self._coming.append(speaks)
 
         try:
             await place.admitted(attempt)
@@ -163,11 +159,14 @@ class Hub(Intake):
         *,
         noise: Tensor | None = None,
         call: Callable[[Callable[[], Any]], Awaitable[Any]] | None = None,
+        last: bool = False,
         **changes: Any,
     ) -> AsyncIterator[Event]:
         """session.respond for a server: nothing blocks the loop, and what is left early is stopped. Use it with aclosing.
 
-        `call` stands in for hub.call where somebody else uses the session meanwhile and must wait for his turn.
+        `call` stands in for hub.call where somebody else uses the session meanwhile and must wait for his turn. After the
+        `last` reply nothing more is asked: who leaves it closes the session, which takes one unit of the engine's work, where
+        to interrupt it, so that it can go on, takes three.
         """
         call = call or self.call
         begun: list[AsyncIterator[Event]] = []
@@ -175,10 +174,12 @@ class Hub(Intake):
 
         def leave() -> None:
             if not session.closed and session.replying:
-                session.interrupt()
+                session.close() if last else session.interrupt()
 
         try:
-            await call(lambda: begun.append(session.respond(noise=noise, **changes)))
+            # a cancel meets the session's own loop first: it must not wait for the engine in ours
+            begin = lambda: session.respond(noise=noise, interrupts=False, **changes)  # noqa: E731
+            await call(lambda: begun.append(begin()))
             heard = written = False
             async for event in begun[0]:
                 match event:
@@ -191,10 +192,11 @@ class Hub(Intake):
                     case Done():
                         ended = event.reply.finish
                         self._note(event.reply)
-                        # by a thread: it also reads what came meanwhile
-                        history = await call(lambda: session.history)
-                        if self.settings.log_content:
-                            log.info("said: %s", json.dumps(history[-2:], ensure_ascii=False))
+                        if self.settings.log_content or not last:
+                            # by a thread: it also reads what came meanwhile
+                            history = await call(lambda: session.history)
+                            if self.settings.log_content:
+                                log.info("said: %s", json.dumps(history[-2:], ensure_ascii=False))
                 yield event
             ended = "interrupted" if ended == "left" else ended
         except Exception:

@@ -48,7 +48,7 @@ async def realtime(
         problem = problem_of(error)
         if problem.status == 500:
             log.error("a realtime session could not begin", exc_info=error)
-        await talk.close()
+        await talk.end()
         await socket.send_denial_response(problem.response())
         return
     offered = socket.scope.get("subprotocols") or []
@@ -56,7 +56,7 @@ async def realtime(
         await socket.accept("realtime" if "realtime" in offered else None)
         await _serve(socket, hub, talk)
     finally:  # whoever cancels this, and however often: the seat becomes free
-        await asyncio.shield(asyncio.create_task(_hang_up(talk)))
+        await asyncio.shield(asyncio.create_task(talk.end()))
 
 
 async def _serve(socket: WebSocket, hub: Hub, talk: Talk) -> None:
@@ -81,15 +81,6 @@ async def _serve(socket: WebSocket, hub: Hub, talk: Talk) -> None:
         with contextlib.suppress(Exception):
             async with asyncio.timeout(FLUSH_S):
                 await socket.close(code, reason[:100])
-
-
-async def _hang_up(talk: Talk) -> None:
-    """End all that is under way, and free the seat."""
-    tasks = list(talk.tasks)
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-    await talk.close()
 
 
 async def _receive(socket: WebSocket, hub: Hub, talk: Talk) -> None:

@@ -56,10 +56,6 @@ class Talk(Answers):
         """The first event."""
         await self.emit("session.created", session=self._session())
 
-    async def close(self) -> None:
-        """Free the seat."""
-        await self.sitting.leave()
-
     @property
     def microphone(self) -> Microphone:
         """What is heard."""

@@ -44,7 +44,7 @@ async def write_down(
     try:
         async with (
             hub.conversation(client, speech=False, messages=messages, options=options) as session,
-            aclosing(hub.respond(session)) as events,
+            aclosing(hub.respond(session, last=True)) as events,
         ):
             async for event in events:
                 match event:

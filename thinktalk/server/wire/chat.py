@@ -290,3 +290,5 @@ class ChatCompletion(BaseModel):
     model: str
     choices: list[Choice]
     usage: Usage
+    latency: dict[str, Any] | None = None
+    """Our own: what its listener waited for."""
