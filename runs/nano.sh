@@ -83,6 +83,7 @@ stage() {
 # ----------------------------------------------------------------------------------------------------------------- data
 
 world text 80000 --world text --seed 11
+world drills 60000 --world drills --seed 11
 world pictures 15000 --world pictures --seed 7
 world sounds 8000 --world sounds --seed 7
 world videos 6000 --world videos --seed 7
@@ -102,7 +103,7 @@ if [ -z "$rehearsal" ]; then # half a gigabyte of packages
 fi
 # weights are shares of tokens
 media=${seen//,/@0.2,}@0.2,$data/videos/train-*.tar@0.15,$data/sounds/train-*.tar@0.1,$data/omni/train-*.tar@0.15
-talks=$data/text/train-*.tar@0.3,$data/dialogues/train-*.tar@0.3
+talks=$data/text/train-*.tar@0.2,$data/drills/train-*.tar@0.15,$data/dialogues/train-*.tar@0.3
 
 # --------------------------------------------------------------------------------------------------------------- stages
 
@@ -135,7 +136,7 @@ stage c2_flow c2_flow 90 "shards=$said,$answers" batch_seconds=$sound workers=$w
 stage c3_vocoder c3_vocoder 240 "shards=$data/sentences/train-*.tar" batch_seconds=$waves workers=$workers
 
 # understands: a Thinker from nothing learns words first, since a fresh one hands nothing on to its senses
-stage language p2_joint 120 "shards=$data/text/train-*.tar" learns=thinker precision=bf16 tokens=$tokens speech=0.2
+stage language p2_joint 120 "shards=$data/text/train-*.tar,$data/drills/train-*.tar" learns=thinker precision=bf16 tokens=$tokens speech=0.2
 stage p1_align p1_align 30 "shards=$speech@0.5,$media" precision=bf16 tokens=$tokens speech=0.2 workers=$workers
 stage p2_joint p2_joint 150 "shards=${speech//,/@0.2,}@0.2,$media,$talks" precision=bf16 tokens=$tokens speech=0.2 workers=$workers
 stage p3_long p3_long 15 "shards=${speech//,/@0.2,}@0.2,$media,$talks" precision=bf16 tokens=8192 recompute=false speech=0.2

@@ -15,7 +15,7 @@ from thinktalk.data.mixture import expand
 from thinktalk.data.prompts import split_of
 from thinktalk.data.samples import parse
 from thinktalk.data.shards import scan
-from thinktalk.data.synth import facts, pictures, text
+from thinktalk.data.synth import drills, facts, pictures, text
 from thinktalk.data.synth.world import fill, make_world, record_of
 from thinktalk.errors import ConfigError, InputError
 
@@ -65,6 +65,43 @@ def test_text_answers_are_true(skill):
                 assert city is None or facts.CAPITALS[country] == city
     with pytest.raises(AssertionError):
         check_arithmetic("What is 2 plus 2?", "2 plus 2 is 5.")
+
+
+def asked_in_both(skill, count: int = 400) -> set[str]:
+    """Questions of `text` that a drill asks, too."""
+    draw = random.Random(0)
+    drilled = {item.content for item in (skill(draw) for _ in range(count))}
+    return drilled & {text.ask(draw).content for _ in range(20 * count)}
+
+
+def test_drills_are_true_and_are_no_questions_of_the_text():
+    draw = random.Random(0)
+    for skill in set(drills.SKILLS):
+        for item in (skill(draw) for _ in range(100)):
+            question, numbers = fill(item, "train", draw), [int(n) for n in re.findall(r"\d+", item.answer)]  # fmt: skip
+            assert "{" not in question and "  " not in question
+            match item.skill:
+                case "arithmetic":
+                    check_arithmetic(question, item.answer)
+                case "clock":
+                    many, hour = map(int, re.findall(r"\d+", question))
+                    last = hour + many if "after" in question else hour - many
+                    assert len(numbers) == many and numbers[-1] == (last - 1) % 12 + 1
+                case "neighbours":
+                    assert numbers[2] == (numbers[1] + numbers[0] if " more " in question else numbers[1] - numbers[0])  # fmt: skip
+                case "letters" if numbers:
+                    assert numbers == [len(item.answer.split()[0])]
+                case "letters":
+                    spelt, word = item.answer.rstrip(".").split(" spells ")
+                    assert spelt.replace(" ", "").lower() == word and spelt in question
+                case "told":
+                    assert item.answer.rstrip(".").split()[-1] in item.before[0][0]
+                case "again":
+                    assert item.answer[1:-1] in question
+    # hours are the clock's own, each in the split in which the clock has it
+    assert not any(asked_in_both(skill) for skill in set(drills.SKILLS) - {drills.hours})
+    assert asked_in_both(drills.hours) and asked_in_both(text.spelling)
+    assert all(drills.made_up(draw) not in facts.WORDS for _ in range(3000))
 
 
 def test_what_cannot_be_guessed_is_taught_and_what_was_told_is_remembered(tmp_path):

@@ -25,6 +25,7 @@ __all__ = ["add_arguments", "run"]
 FAULTS_SHOWN = 20
 WORLDS = {
     "text": "sums, spelling, facts, memory",
+    "drills": "made-up words, larger numbers",
     "pictures": "shapes and digits",
     "objects": "things from packages, fetched once",
     "sounds": "which, how many, rising or falling",

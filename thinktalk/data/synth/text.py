@@ -21,7 +21,7 @@ from thinktalk.data.synth.facts import (
 )
 from thinktalk.data.synth.world import Item
 
-__all__ = ["SKILLS", "ask"]
+__all__ = ["SKILLS", "ask", "compared", "counted", "spelt", "summed"]
 
 NOBODY = ("my neighbour", "the man in the shop", "your sister", "the teacher next door", "the driver of that bus", "my cousin")  # fmt: skip
 SECRETS = ("name", "birthday", "phone number", "favourite colour", "age", "middle name")
@@ -31,8 +31,11 @@ def arithmetic(draw: random.Random) -> Item:
     """Two numbers to 20, three operations; no answer below zero."""
     name = draw.choice(["plus", "minus", "times"])
     a, b = draw.randint(0, 20), draw.randint(0, 20)
-    if name == "minus" and b > a:
-        a, b = b, a
+    return summed(max(a, b), min(a, b), name) if name == "minus" else summed(a, b, name)
+
+
+def summed(a: int, b: int, name: str) -> Item:
+    """What a plus, minus or times b is."""
     result = {"plus": a + b, "minus": a - b, "times": a * b}[name]
     wordings = ("What is {a} {name} {b}?", "How much is {a} {name} {b}?", "Calculate {a} {name} {b}.", "{a} {name} {b}?", "Tell me {a} {name} {b}.", "Work out {a} {name} {b}.")  # fmt: skip
     fields = dict(a=a, b=b, name=name)
@@ -42,16 +45,26 @@ def arithmetic(draw: random.Random) -> Item:
 def comparison(draw: random.Random) -> Item:
     """Which of two different numbers is larger or smaller."""
     a, b = draw.sample(range(100), 2)
-    word, pick = draw.choice([("larger", max), ("smaller", min)])
+    return compared(a, b, draw.choice(["larger", "smaller"]))
+
+
+def compared(a: int, b: int, word: str) -> Item:
+    """Which of two numbers is larger, or smaller."""
     wordings = ("Which is {word}, {a} or {b}?", "Which number is {word}: {a} or {b}?", "Is {a} or {b} {word}?", "Of {a} and {b}, which is {word}?")  # fmt: skip
     first, second = sorted((a, b))
     content = f"{word} of {first} and {second}"  # in either order it is the same question
-    return Item("comparison", content, wordings, f"{pick(a, b)} is {word}.", dict(a=a, b=b, word=word))  # fmt: skip
+    answer = second if word == "larger" else first
+    return Item("comparison", content, wordings, f"{answer} is {word}.", dict(a=a, b=b, word=word))
 
 
 def spelling(draw: random.Random) -> Item:
     """A word, letter by letter, forwards or backwards."""
     word, back = draw.choice(WORDS), draw.random() < 0.5
+    return spelt(word, back)
+
+
+def spelt(word: str, back: bool) -> Item:
+    """The letters of a word, from its beginning or from its end."""
     how = "backwards" if back else ""
     wordings = ("Spell {word} {how}.", "How do you spell {word} {how}?", "Please spell the word {word} {how}.", "What are the letters of {word} {how}?")  # fmt: skip
     wordings = wordings if back else tuple(w.replace(" {how}", "") for w in wordings)
@@ -62,7 +75,11 @@ def spelling(draw: random.Random) -> Item:
 def counting(draw: random.Random) -> Item:
     """From one number to another, up or down."""
     a, b = draw.sample(range(31), 2)
-    b = max(a - 8, min(a + 8, b))
+    return counted(a, max(a - 8, min(a + 8, b)))
+
+
+def counted(a: int, b: int) -> Item:
+    """The numbers from a to b, which differ."""
     numbers = range(a, b + 1) if b > a else range(a, b - 1, -1)
     wordings = ("Count from {a} to {b}.", "Please count from {a} to {b}.", "Say the numbers from {a} to {b}.", "Can you count from {a} to {b}?")  # fmt: skip
     return Item("counting", f"{a} to {b}", wordings, f"{', '.join(map(str, numbers))}.", dict(a=a, b=b))  # fmt: skip
