@@ -21,6 +21,7 @@ from thinktalk.code2wav.speaker import Voice
 from thinktalk.config import OmniConfig
 from thinktalk.engine.engine import Engine
 from thinktalk.engine.session import Session
+from thinktalk.enrolment import Enrolment, enrol
 from thinktalk.errors import ConfigError, InputError, WeightsError
 from thinktalk.events import Event, Reply
 from thinktalk.prompt import Prompt, Tokenizer, build_prompt
@@ -239,6 +240,18 @@ class Omni:
             )
         rows = None if noise is None else [noise]
         return _finish(request.answer([prompt], noise=rows, given=[tokens]))[0]
+
+    def enrol(self, name: str, clip: Any, **options: Any) -> Enrolment:
+        """A voice made of a clip of somebody speaking; `voice=name` means it from now on, in this Omni (docs/voices.md).
+
+        Options: fit, steps, seed. Errors: InputError, WeightsError.
+
+        >>> omni.enrol("mine", "examples/question.wav").voice.ref_mel.shape
+        """
+        made = enrol(self.model, name, clip, directory=self.directory, **options)
+        # another table, not another entry: the engine's thread may be reading this one
+        self.model.voices = {**self.model.voices, name: made.voice}
+        return made
 
     def code2wav(
         self,

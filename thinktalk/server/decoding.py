@@ -1,6 +1,7 @@
 """Decoding: one medium that a client sent -> plain arrays, within limits that are checked before the work.
 
-    audio  bytes -> (float32 (S,), 16000)        image  bytes -> PIL RGB        video  bytes -> media.video.Video
+    audio  bytes -> (float32 (S,), 16000)                           image  bytes -> PIL RGB
+    voice  bytes -> (float32 (S,), the rate of what is spoken)      video  bytes -> media.video.Video
 
 Runs wherever it is called: a Guard decides whether that is a thread or a process that may be killed.
 """
@@ -20,9 +21,12 @@ from thinktalk.media.image import load_image, open_picture, quiet
 from thinktalk.media.video import load_video
 from thinktalk.server.settings import Settings
 
-__all__ = ["KINDS", "Guard", "Limits", "decode"]
+__all__ = ["KINDS", "VOICE", "Guard", "Limits", "decode"]
 
 KINDS = ("audio", "image", "video")
+"""What messages hold."""
+VOICE = "voice"
+"""A clip of which a voice is made."""
 
 
 class Guard(Protocol):
@@ -51,6 +55,8 @@ class Limits:
     video_pixels: int
     visual: VisualConfig
     factor: int
+    voice_seconds: float = 60.0
+    voice_rate: int = 24_000
 
     @classmethod
     def of(cls, settings: Settings, config: OmniConfig) -> Limits:
@@ -65,22 +71,33 @@ class Limits:
             settings.max_video_pixels,
             config.visual,
             config.thinker.vision.factor,
+            settings.max_voice_seconds,
+            24_000 if config.code2wav is None else config.code2wav.sample_rate,
         )
 
     def check_bytes(self, kind: str, count: int, name: str = "") -> None:
         """InputError for a file that is too large, before anything looks into it."""
-        most = {"audio": self.audio_bytes, "image": self.image_bytes, "video": self.video_bytes}
+        most = {
+            "audio": self.audio_bytes,
+            VOICE: self.audio_bytes,
+            "image": self.image_bytes,
+            "video": self.video_bytes,
+        }
         if count > most[kind]:
             raise InputError(f"{name or kind}: has {count} bytes, expected at most {most[kind]}; send a smaller file")  # fmt: skip
+
+    def rate(self, kind: str) -> int:
+        """Samples a second of decoded sound."""
+        return self.voice_rate if kind == VOICE else 16_000
 
 
 def decode(kind: str, data: bytes, limits: Limits, *, name: str = "") -> Any:
     """One medium as plain arrays (see above). Errors: InputError."""
     name = name or kind
     limits.check_bytes(kind, len(data), name)
-    if kind == "audio":
-        pcm = load_audio(data, sample_rate=16_000, max_seconds=limits.audio_seconds, name=name)
-        return pcm, 16_000
+    if kind in ("audio", VOICE):
+        most, rate = limits.voice_seconds if kind == VOICE else limits.audio_seconds, limits.rate(kind)  # fmt: skip
+        return load_audio(data, sample_rate=rate, max_seconds=most, name=name), rate
     if kind == "image":
         with no_crash(name, "a picture"), quiet(), open_picture(data, name) as picture:
             _check_pixels(*picture.size, limits.image_pixels, name)

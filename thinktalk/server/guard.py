@@ -28,7 +28,7 @@ from PIL import Image
 from thinktalk.errors import InputError
 from thinktalk.media.fetch import one_line
 from thinktalk.media.video import Video
-from thinktalk.server.decoding import Guard, Limits, decode
+from thinktalk.server.decoding import VOICE, Guard, Limits, decode
 from thinktalk.server.nursery import nursery
 from thinktalk.server.settings import Settings
 
@@ -38,7 +38,7 @@ log = logging.getLogger("thinktalk.server")
 
 GRACE_S = 2.0  # the kernel ends a child at its time; after this we do
 MAX_HEAD = 1 << 16
-EXPECTED = {"audio": [("float32", 1)], "image": [("uint8", 3)], "video": [("uint8", 4), ("float32", 1)]}  # fmt: skip
+EXPECTED = {"audio": [("float32", 1)], "voice": [("float32", 1)], "image": [("uint8", 3)], "video": [("uint8", 4), ("float32", 1)]}  # fmt: skip
 LENGTH = struct.Struct("<Q")
 """What comes next through the socket is so long."""
 
@@ -225,8 +225,8 @@ class _Exchange:
 
     def _built(self, head: dict[str, Any], arrays: list[np.ndarray]) -> Any:
         limits = self.guard.limits
-        if self.kind == "audio":
-            return arrays[0], 16_000
+        if self.kind in ("audio", VOICE):
+            return arrays[0], limits.rate(self.kind)
         if arrays[0].shape[-1] != 3 or not arrays[0].size:
             raise Died("no colours")
         if self.kind == "image":

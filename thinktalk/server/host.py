@@ -20,9 +20,9 @@ from thinktalk.engine.engine import Engine
 from thinktalk.errors import InputError
 from thinktalk.omni import Omni
 from thinktalk.pipeline import Options
+from thinktalk.server.cast import Cast
 from thinktalk.server.problems import Problem
 from thinktalk.server.settings import Settings
-from thinktalk.weights.voices import find_voice
 
 __all__ = ["OPENAI_VOICES", "Host"]
 
@@ -59,14 +59,16 @@ class Host:
         self.error: Exception | None = None
         """Why start() failed."""
         self._engine: Engine | None = None
+        self._cast: Cast | None = None
         self._calls = ThreadPoolExecutor(settings.max_sessions + 16, thread_name_prefix="thinktalk-call")  # fmt: skip
 
     # ------------------------------------------------------------------------------------------------- life of a process
 
     async def start(self) -> Self:
-        """Load the model where it is not there yet, and begin to work. Errors: WeightsError, ConfigError."""
+        """Load the model where it is not there yet, and begin to work; once. Errors: WeightsError, ConfigError."""
         try:
-            await self._start()
+            if self._engine is None:
+                await self._start()
         except Exception as error:
             self.error = error
             raise
@@ -76,6 +78,8 @@ class Host:
         settings = self.settings
         if self._omni is None:
             self._omni = await self.call(lambda: _load(settings))
+        self._cast = Cast(self._omni, settings, self.call)
+        await self._cast.start()
         self._engine = Engine(
             self._omni.model, self._omni.tokenizer, max_sessions=settings.max_sessions, max_load=settings.max_load
         )  # fmt: skip
@@ -86,6 +90,8 @@ class Host:
         self.draining.set()
         if self._engine is not None and self._engine.running:
             await self.call(self._engine.stop)
+        if self._cast is not None:
+            self._cast.close()
         self._calls.shutdown(wait=False)
 
     async def __aenter__(self) -> Self:
@@ -105,6 +111,12 @@ class Host:
         """Its engine."""
         assert self._engine is not None, "start() comes first"
         return self._engine
+
+    @property
+    def cast(self) -> Cast:
+        """Who may speak."""
+        assert self._cast is not None, "start() comes first"
+        return self._cast
 
     @property
     def alive(self) -> bool:
@@ -131,10 +143,10 @@ class Host:
     def voice(self, name: str | None) -> str:
         """A voice's own name; Problem 400 for one that does not exist. OpenAI's names mean the default voice."""
         try:
-            return find_voice(self.omni.model.voices, name or "default").name
+            return self.cast.find(name or "default")
         except InputError as error:
             if name in OPENAI_VOICES:
-                return find_voice(self.omni.model.voices, "default").name
+                return self.cast.find("default")
             have = ", ".join(self.omni.voices)
             raise Problem(400, f"voice {name!r} is unknown; have {have}", param="voice", code="voice_not_found") from error  # fmt: skip
 

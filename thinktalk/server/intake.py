@@ -17,7 +17,7 @@ from thinktalk.errors import InputError
 from thinktalk.media.fetch import is_url, read_source
 from thinktalk.media.video import Video
 from thinktalk.omni import Omni
-from thinktalk.server.decoding import KINDS, Guard, Limits
+from thinktalk.server.decoding import KINDS, VOICE, Guard, Limits
 from thinktalk.server.fetching import Fetcher
 from thinktalk.server.guard import make_guard
 from thinktalk.server.host import Host
@@ -76,8 +76,11 @@ class Intake(Host):
         return ready
 
     async def decoded(self, kind: str, source: Any, *, name: str = "") -> Any:
-        """One medium: (float32 (S,), 16000), a PIL picture, or a Video. Errors: InputError, Problem."""
-        assert kind in KINDS, kind
+        """One medium: (float32 (S,), 16000), a PIL picture, or a Video; of "voice" sound at the rate that is spoken.
+
+        Errors: InputError, Problem.
+        """
+        assert kind in (*KINDS, VOICE), kind
         name = name or kind
         if _is_decoded(source):
             return source

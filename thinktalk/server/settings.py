@@ -12,6 +12,7 @@ import argparse
 import ipaddress
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any, Self, get_args, get_origin, get_type_hints
@@ -47,7 +48,7 @@ class Settings:
     )
     flow_method: str = _say("rk4", "the flow's solver: rk4, midpoint or euler")
     voices_dir: str | None = _say(
-        None, "where enrolled voices are kept (the model's directory where not given)"
+        None, "where enrolled voices are kept (voices in the model's directory where not given)"
     )
 
     # ----------------------------------------------------------------------------------------------------- the address
@@ -57,6 +58,23 @@ class Settings:
     tls_cert: str | None = _say(None, "certificate (PEM): pages may use a microphone over https or on loopback only")  # fmt: skip
     tls_key: str | None = _say(None, "its key (PEM)")
     drain_seconds: float = _say(30.0, "after SIGTERM, how long conversations may take to end")
+
+    # ------------------------------------------------------------------------------------------------- several machines
+    ray: bool = _say(False, "serve by Ray: replicas, on this machine or on those of a cluster")
+    ray_address: str | None = _say(
+        None,
+        "the Ray cluster (HOST:PORT); local: one of this machine alone, which is also taken where there is none",
+    )
+    replicas: str = _say("1", "how many replicas; MIN-MAX: as many as there are conversations for")
+    replica_load: float = _say(
+        8.0, "conversations for each replica; beyond, another one is started"
+    )
+    replica_cpus: float = _say(
+        1.0, "processors that a replica takes; it computes with so many threads"
+    )
+    replica_gpus: float | None = _say(
+        None, "GPUs that a replica takes (as many as --device and --placement name where not given)"
+    )
 
     # ------------------------------------------------------------------------------------------------------ who may in
     api_keys: tuple[str, ...] = _say((), "keys that clients may use")
@@ -90,7 +108,12 @@ class Settings:
     max_video_bytes: int = _say(50 * MIB, "largest video file")
     max_video_seconds: float = _say(600.0, "longest video")
     max_video_pixels: int = _say(1920 * 1088, "largest picture in a video")
-    max_voices: int = _say(256, "voices that may be enrolled")
+    max_voices: int = _say(256, "voices that may be enrolled; 0: none")
+    max_voice_seconds: float = _say(60.0, "longest clip of which a voice is made")
+    fit_steps: int = _say(
+        200,
+        "steps by which an enrolled voice is fitted, for models that cannot hear one; 0: not at all",
+    )
 
     # ------------------------------------------------------------------------------------------------------- hostile files
     decode_workers: int = _say(2, "processes that decode media")
@@ -107,7 +130,7 @@ class Settings:
     log_level: str = _say("info", "debug, info, warning or error")
 
     def __post_init__(self) -> None:
-        def need(name: str, ok: bool, expected: str) -> None:
+        def need(name: str, ok: object, expected: str) -> None:
             if not ok:
                 raise ConfigError(f"{option(name)} {getattr(self, name)}: expected {expected}")
 
@@ -118,6 +141,8 @@ class Settings:
             (self.tls_cert is None) == (self.tls_key is None),
             "both --tls-cert and --tls-key, or neither",
         )
+        need("replicas", re.fullmatch(r"[1-9]\d*(-[1-9]\d*)?", self.replicas) and self.replica_range[0] <= self.replica_range[1], "N, or MIN-MAX such as 1-8")  # fmt: skip
+        need("workers", self.workers == 1 or not self.ray, "1 with --ray: give --replicas")
         need("flow_method", self.flow_method in ("rk4", "midpoint", "euler"), "rk4, midpoint or euler")  # fmt: skip
         for item in fields(self):
             value = getattr(self, item.name)
@@ -160,6 +185,12 @@ class Settings:
             raise ConfigError(f"--placement {self.placement}: expected PART=DEVICE,...; for example thinker=cuda:0,talker=cuda:1")  # fmt: skip
         return {key: value for key, _, value in pairs}
 
+    @property
+    def replica_range(self) -> tuple[int, int]:
+        """Fewest and most replicas."""
+        least, _, most = self.replicas.partition("-")
+        return int(least), int(most or least)
+
     def to_json(self) -> str:
         """All of them, keys too: for a worker process' standard input, never for a log."""
         return json.dumps(asdict(self))
@@ -171,7 +202,15 @@ class Settings:
         return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
 
 
-_MAY_BE_ZERO = {"rate", "concurrency", "queue_size", "drain_seconds"}
+_MAY_BE_ZERO = {
+    "replica_gpus",
+    "rate",
+    "concurrency",
+    "queue_size",
+    "drain_seconds",
+    "max_voices",
+    "fit_steps",
+}
 
 
 def is_loopback(host: str) -> bool:

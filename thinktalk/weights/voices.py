@@ -24,7 +24,7 @@ from thinktalk.errors import ConfigError, InputError, WeightsError
 from thinktalk.weights.files import TensorFiles, first_line, read_header
 from thinktalk.weights.store import Planned, atomic_write, write_file
 
-__all__ = ["ADDED", "DEFAULT", "OFFICIAL", "add_voice", "check_voice", "find_voice", "load_voices", "next_voice_token", "own_voices", "read_voice_file", "remove_voice", "save_voices", "write_voice_file"]  # fmt: skip
+__all__ = ["ADDED", "DEFAULT", "OFFICIAL", "add_voice", "check_voice", "find_voice", "load_voices", "next_voice_token", "own_voices", "read_voice_file", "read_voice_metadata", "remove_voice", "save_voices", "write_voice_file"]  # fmt: skip
 
 OFFICIAL, ADDED, DEFAULT = "spk_dict.pt", "voices.safetensors", "default"
 _SIZE_LIMIT = 256 << 20  # bytes of a voice file; Qwen's two voices need well under one megabyte
@@ -140,9 +140,7 @@ def read_voice_file(path: str | Path, config: OmniConfig | None = None) -> dict[
         )
     entries = read_header(path)
     try:
-        with open(path, "rb") as file:
-            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-        tokens = json.loads(header["__metadata__"]["voices"])
+        tokens = json.loads(read_voice_metadata(path)["voices"])
         assert isinstance(tokens, dict)
     except (KeyError, ValueError, TypeError, AssertionError):
         raise WeightsError(
@@ -159,6 +157,13 @@ def read_voice_file(path: str | Path, config: OmniConfig | None = None) -> dict[
         cond, ref_mel = files.read(f"{name}.cond"), files.read(f"{name}.ref_mel")
         voices[name] = check_voice(name, cond, ref_mel, bos, where=str(path), config=config)
     return voices
+
+
+def read_voice_metadata(path: str | Path) -> dict[str, str]:
+    """The strings in the header of a file that read_voice_file has read."""
+    with open(path, "rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    return header["__metadata__"]
 
 
 def check_voice(
@@ -240,8 +245,10 @@ def save_voices(voices: Mapping[str, Voice], directory: str | Path) -> None:
     atomic_write(Path(directory) / OFFICIAL, buffer.getvalue())
 
 
-def write_voice_file(voices: Mapping[str, Voice], path: str | Path) -> None:
-    """Write voices in our own format, which needs no pickle."""
+def write_voice_file(
+    voices: Mapping[str, Voice], path: str | Path, *, metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write voices in our own format, which needs no pickle; `metadata` are further strings for its header."""
     path = Path(path)
     plan = [
         Planned(f"{name}.{key}", torch.float32, tuple(value.shape), lambda value=value: value)
@@ -251,8 +258,11 @@ def write_voice_file(voices: Mapping[str, Voice], path: str | Path) -> None:
     tokens = json.dumps({name: voice.bos_token for name, voice in voices.items()})
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
-    write_file(partial, plan, metadata={"voices": tokens})
-    partial.replace(path)
+    try:
+        write_file(partial, plan, metadata={"voices": tokens, **(metadata or {})})
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def add_voice(
