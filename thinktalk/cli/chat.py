@@ -122,7 +122,8 @@ def user_content(args: argparse.Namespace) -> list[dict]:
 
 def converse(args: argparse.Namespace, system: list[dict]) -> int:
     """A conversation on the terminal or in a pipe (conversation.py)."""
-    from thinktalk.cli.conversation import Conversation, load_messages
+    from thinktalk.cli.conversation import Conversation
+    from thinktalk.cli.talks import load_messages
 
     if args.whole:
         raise ConfigError("--whole: for one answer; give --text or a file, or leave it out")

@@ -13,11 +13,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import glob
-import json
 import os
 import sys
 from collections.abc import Callable
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,13 +24,14 @@ from thinktalk.cli import options
 from thinktalk.cli.attachments import content_of, files_in
 from thinktalk.cli.lines import Lines
 from thinktalk.cli.speaking import Outlet, printable
+from thinktalk.cli.talks import save_messages, write_whole
 from thinktalk.errors import ConfigError, InputError, ThinktalkError
 from thinktalk.events import Reply
 
 if TYPE_CHECKING:
     from thinktalk.omni import Omni
 
-__all__ = ["COMMANDS", "Conversation", "load_messages", "write_whole"]
+__all__ = ["COMMANDS", "Conversation"]
 
 COMMANDS = {
     ":help": "this",
@@ -41,7 +41,6 @@ COMMANDS = {
     ":reset": "forget everything that was said",
     ":quit": "end (Ctrl-D, or Ctrl-C twice, too)",
 }
-ROLES = ("system", "user", "assistant")
 HINT = "Type, and press Enter. @FILE attaches a picture, sound, video or text. Ctrl-C interrupts. :help says more."
 
 
@@ -71,26 +70,35 @@ class Conversation:
         """Until the end of input; the exit status."""
         if self.lines.interactive:
             print(HINT, file=sys.stderr)
-        interrupted = False
+        strikes = 0  # Ctrl-C in a row
         while True:
             try:
                 line = self.lines.read(self._prompt())
-                if line is None:
-                    return 0
-                interrupted = not self._line(line)
-            except Quit:
-                return 0
-            except ThinktalkError as error:
-                print(f"thinktalk: {' '.join(str(error).split())}", file=sys.stderr)
             except KeyboardInterrupt:
                 if not self.lines.interactive:
                     raise
                 print(file=sys.stderr)
-                if interrupted and not self.lines.typed:
+                if self.lines.typed:  # it cleared the line
+                    continue
+                strikes += 1
+                if strikes > 1:
                     return 130
-                if not self.lines.typed:
-                    print("Ctrl-C again, or Ctrl-D, ends.", file=sys.stderr)
-                interrupted = True
+                self._tell("Ctrl-C again, or Ctrl-D, ends.")
+                continue
+            if line is None:
+                return 0
+            strikes = 0
+            try:
+                strikes += not self._line(line)
+            except Quit:
+                return 0
+            except ThinktalkError as error:
+                self._tell(f"thinktalk: {' '.join(str(error).split())}")
+            except KeyboardInterrupt:  # before there was an answer
+                if not self.lines.interactive:
+                    raise
+                print(file=sys.stderr)
+                strikes += 1
 
     def _prompt(self) -> str:
         return f"[{len(self.waiting)} attached] > " if self.waiting else "> "
@@ -240,8 +248,7 @@ class Conversation:
                 raise InputError(f"{path}: no answer's sound was kept; with --play give --out, too")
             write_whole(path, Path(self._last_sound).read_bytes())
         else:
-            text = json.dumps(self.messages, ensure_ascii=False, indent=1)
-            write_whole(path, f"{text}\n".encode())
+            save_messages(self.messages, path)
         self._tell(f"saved: {path}")
 
     def _do_reset(self, _: str) -> None:
@@ -267,31 +274,3 @@ class Conversation:
         pattern = glob.escape(os.path.expanduser(path)) + "*"
         escape = lambda name: name.replace(" ", "\\ ")  # noqa: E731
         return [f"{head}{mark}{escape(p)}{'/' if os.path.isdir(p) else ''}" for p in sorted(glob.glob(pattern))]  # fmt: skip
-
-
-def load_messages(path: str) -> list[dict[str, Any]]:
-    """A conversation that :save wrote. Errors: InputError."""
-    try:
-        messages = json.loads(Path(path).read_text("utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path given to --continue") from None  # fmt: skip
-    except (ValueError, RecursionError):
-        raise InputError(f"{path}: not a saved conversation; expected what :save wrote") from None
-    fits = isinstance(messages, list) and all(
-        isinstance(m, dict) and set(m) == {"role", "content"} and m["role"] in ROLES for m in messages
-    )  # fmt: skip
-    if not fits or (messages and messages[-1]["role"] == "user"):
-        raise InputError(f"{path}: expected a list of messages that ends with an answer, as :save writes it")  # fmt: skip
-    return messages
-
-
-def write_whole(path: str, data: bytes) -> None:
-    """A file, whole or not at all. Errors: InputError."""
-    part = Path(f"{path}.{os.getpid()}.part")
-    try:
-        part.write_bytes(data)
-        part.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
-        raise InputError(f"{path}: cannot be written ({error.strerror}); choose another place") from None  # fmt: skip

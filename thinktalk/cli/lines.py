@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +29,8 @@ class Lines:
         self.interactive = sys.stdin.isatty()
         """Whether somebody types."""
         self._edits = self.interactive and sys.stdout.isatty()
+        self.typed = ""
+        """After KeyboardInterrupt: what stood in the line."""
         self._readline = _readline() if self._edits else None
         self._history = _history_file() if self._readline is not None else None
         if self._readline is not None:
@@ -40,18 +43,21 @@ class Lines:
                 print(prompt, end="", file=sys.stderr, flush=True)
             line = sys.stdin.readline()
             return line.rstrip("\r\n") if line else None
+        before = signal.signal(signal.SIGINT, self._stop)
         try:
             line = input(prompt)
         except EOFError:
             print()
             return None
+        finally:
+            signal.signal(signal.SIGINT, before)
         self._remember()
         return line
 
-    @property
-    def typed(self) -> str:
-        """After KeyboardInterrupt: what stood in the line."""
-        return "" if self._readline is None else self._readline.get_line_buffer()
+    def _stop(self, *_: object) -> None:
+        """Ctrl-C; readline has forgotten the line by the time that input() tells of it."""
+        self.typed = "" if self._readline is None else self._readline.get_line_buffer()
+        raise KeyboardInterrupt
 
     # ------------------------------------------------------------------------------------------------------------ inside
 

@@ -71,8 +71,8 @@ class Loudspeaker:
 
     @property
     def left_s(self) -> float:
-        """Seconds that were given and not heard yet."""
-        return max(0.0, self._ends_at - time.monotonic())
+        """Seconds that were given and are still to be heard."""
+        return 0.0 if self._stopped_s is not None else max(0.0, self._ends_at - time.monotonic())
 
     @property
     def heard_s(self) -> float:
