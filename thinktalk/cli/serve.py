@@ -6,6 +6,7 @@ import argparse
 import importlib.util
 import sys
 from dataclasses import fields
+from functools import partial
 
 from thinktalk.errors import ConfigError
 from thinktalk.server.settings import Settings
@@ -33,12 +34,16 @@ def run(args: argparse.Namespace) -> int:
     from thinktalk.server.supervisor import supervise
 
     configure_logs(settings)
+
+    say = partial(print, file=sys.stderr, flush=True)
+    loading = f"thinktalk: loading {settings.model}"
+    if settings.ray:
+        from thinktalk.server.ray_serve import serve_by_ray
+
+        say(loading)
+        return serve_by_ray(settings, on_ready=lambda where: say(f"thinktalk: ready on {where}"))
     start = run_here if settings.workers == 1 else supervise
     with bind(settings) as sock:
-        where = address(settings, sock)
-        print(f"thinktalk: loading {settings.model}", file=sys.stderr, flush=True)
-
-        def ready() -> None:
-            print(f"thinktalk: ready on {where}", file=sys.stderr, flush=True)
-
-        return start(settings, sock, on_ready=ready)
+        where = address(settings, sock.getsockname())
+        say(loading)
+        return start(settings, sock, on_ready=lambda: say(f"thinktalk: ready on {where}"))

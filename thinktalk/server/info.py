@@ -50,4 +50,4 @@ async def ready(hub: TheHub) -> JSONResponse:
 @router.get("/metrics", tags=["operation"], response_class=Response)
 async def metrics(hub: TheHub) -> Response:
     """Counters for Prometheus."""
-    return Response(hub.metrics.text(), media_type=CONTENT_TYPE_LATEST)
+    return Response(await hub.metrics.page(), media_type=CONTENT_TYPE_LATEST)

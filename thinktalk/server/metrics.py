@@ -1,18 +1,22 @@
 """Metrics: what a server did, for Prometheus at /metrics.
 
-Counted per process; with --workers the processes' files in PROMETHEUS_MULTIPROC_DIR are added up, whoever is asked.
+Counted per process; with --workers the processes' files in PROMETHEUS_MULTIPROC_DIR are added up, whoever is asked. Replicas on
+several machines are asked for their texts (gather), and each sample is labelled with the replica it is from.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Awaitable, Callable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.parser import text_string_to_metric_families
 
 from thinktalk.events import Latency
 
-__all__ = ["Metrics"]
+__all__ = ["Metrics", "together"]
 
 SECONDS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 20, 60)
 FACTORS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 1.0, 1.2, 1.5, 2, 3, 5, 10)
@@ -23,6 +27,8 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self.gather: Callable[[], Awaitable[Mapping[str, str]]] | None = None
+        """Where there are replicas: the text of each by its name."""
 
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(f"thinktalk_{name}", text, labels, registry=self.registry)
@@ -63,3 +69,30 @@ class Metrics:
         together = CollectorRegistry()
         MultiProcessCollector(together)
         return generate_latest(together)
+
+    async def page(self) -> bytes:
+        """What a server shows: its own text, or that of all replicas."""
+        return self.text() if self.gather is None else together(await self.gather())
+
+
+class _All:
+    """What a registry collects from."""
+
+    def __init__(self) -> None:
+        self.families: dict[str, Metric] = {}
+
+    def collect(self) -> list[Metric]:
+        return list(self.families.values())
+
+
+def together(texts: Mapping[str, str]) -> bytes:
+    """One text of several, each sample with the label `replica`."""
+    whole = _All()
+    for replica, text in texts.items():
+        for one in text_string_to_metric_families(text):
+            family = whole.families.setdefault(one.name, Metric(one.name, one.documentation, one.type))  # fmt: skip
+            for sample in one.samples:
+                family.add_sample(sample.name, sample.labels | {"replica": replica}, sample.value)
+    registry = CollectorRegistry()
+    registry.register(whole)
+    return generate_latest(registry)

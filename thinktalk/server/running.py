@@ -13,6 +13,7 @@ import socket
 import sys
 from collections.abc import Callable
 from types import FrameType
+from typing import Any
 
 import uvicorn
 
@@ -50,9 +51,9 @@ def bind(settings: Settings) -> socket.socket:
     return sock
 
 
-def address(settings: Settings, sock: socket.socket) -> str:
-    """Where a browser finds it."""
-    host, port = sock.getsockname()[:2]
+def address(settings: Settings, where: tuple[Any, ...]) -> str:
+    """Where a browser finds it; `where` as a socket's name."""
+    host, port = where[:2]
     host = settings.host if settings.host == "localhost" else host
     return f"http{'s' if settings.tls_cert else ''}://{f'[{host}]' if ':' in host else host}:{port}"
 
