@@ -359,7 +359,9 @@ def test_at_a_real_terminal(tiny_checkpoint: str, folder: Path):
         terminal.until("saved: x.json", "> ")
         terminal.type("\x1b[A\r")  # up: the line before
         terminal.until("saved: x.json", "> ")
-        terminal.type("half a line\x03")
+        terminal.type("half a line")
+        terminal.until("half a line")
+        terminal.type("\x03")  # clears it
         terminal.until("> ")
         terminal.type("\x03")
         terminal.until("Ctrl-C again", "> ")
