@@ -349,7 +349,8 @@ def test_at_a_real_terminal(tiny_checkpoint: str, folder: Path):
         terminal.type("\x03")
         terminal.until("\n", "> ")
         terminal.type(f"'{folder}/my cat.png' and\r")  # as a file manager drops it
-        terminal.until("attached: image")
+        terminal.until("attached: image", "my cat.png")
+        terminal.more(10)
         terminal.type("\x03")
         terminal.until("> ")
         terminal.type("save talk.json\x01:\r")  # Ctrl-A: to the beginning of the line
