@@ -3,6 +3,7 @@
     pieces of prompt --send--> [opening of the turn, piece, ...] --> Seat.read
     ask      the user's turn ends, the seat answers                 settle   the answer stands in the history
     cut      only what was heard of it ever stood there             go_back  as if the turn had never begun
+    peek     what an answer would begin with, if the turn ended now
 
 Between turns nothing of the next one is read until something of it is there: so long the last reply can still be cut.
 """
@@ -21,6 +22,7 @@ from thinktalk.engine.answering import Answer, wait_for
 from thinktalk.engine.engine import Engine
 from thinktalk.engine.listening import Listener, ListenerState
 from thinktalk.engine.live import join_prompts
+from thinktalk.engine.peeking import peek
 from thinktalk.engine.seat import Seat
 from thinktalk.engine.seat_state import Mark
 from thinktalk.engine.wording import Wording
@@ -96,6 +98,20 @@ class Dialogue:
         error, self._error = self._error, None
         if error is not None:
             raise error
+
+    def peek(self, question: str) -> Tensor:
+        """Log-probabilities (V,) of the first token of an answer, if the turn ended here with `question` written after it.
+
+        Waits until all that came is read; then nothing has happened. Errors: InputError during a reply, before anything was
+        said in this turn, or when the context has no room.
+        """
+        self._rest("peek")
+        if not self._state.role:
+            raise InputError("session: nothing was said in this turn, expected something to judge")
+        listener, state = self._listener, self._state.fork()
+        pieces = [*self._opening, *listener.add(question, state), *listener.finish(state), *listener.answer(state)]  # fmt: skip
+        prompt, model = join_prompts(pieces), self._engine.model
+        return peek(self._seat, [lambda: pipeline.embed(model, [prompt])])
 
     # --------------------------------------------------------------------------------------------------------- replies
 
