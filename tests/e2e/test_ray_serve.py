@@ -30,7 +30,11 @@ from websockets.sync.client import ClientConnection, connect
 
 from thinktalk.server.app import create_app
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(1500),
+    pytest.mark.filterwarnings("ignore"),
+]  # Ray's own warnings
 
 CODES = 250  # 5 s of sound: long enough to be killed in the middle of it
 SPOKEN = dict(modalities=["text", "audio"], audio={"voice": "default", "format": "pcm16"}, seed=1, temperature=0)  # fmt: skip
@@ -69,8 +73,11 @@ def counted(server: Server, name: str, **labels: str) -> Counter[str]:
     """A counter of each replica."""
     text = httpx.get(f"{server.url}/metrics", timeout=60).text
     samples = [s for f in text_string_to_metric_families(text) for s in f.samples]
-    found = [s for s in samples if s.name == name and labels.items() <= s.labels.items()]
-    return Counter({s.labels["replica"]: int(s.value) for s in found})
+    found: Counter[str] = Counter()
+    for sample in samples:
+        if sample.name == name and labels.items() <= sample.labels.items():
+            found[sample.labels["replica"]] += int(sample.value)
+    return found
 
 
 def replicas(server: Server) -> dict[int, psutil.Process]:

@@ -182,8 +182,13 @@ def _deploy(serve: Any, settings: Settings) -> Any:
     try:
         return serve.run(deployment.bind(settings.to_json()), name=NAME, route_prefix="/")
     except RuntimeError as error:
-        ours = re.findall(r"^.*thinktalk\.errors\.\w+: (.+)$", str(error), re.MULTILINE)
-        raise ConfigError(ours[-1] if ours else f"serve --ray: {one_line(error)[-1000:]}") from None
+        raise ConfigError(_reason(str(error))) from None
+
+
+def _reason(told: str) -> str:
+    """Of what Ray says of a replica that did not start: our own error, where it was one."""
+    ours = re.findall(r"thinktalk\.errors\.\w+: (.+)$", told, re.MULTILINE)
+    return ours[-1] if ours else f"serve --ray: {' '.join(told.split())[-1000:]}"
 
 
 def _watch(serve: Any) -> None:
