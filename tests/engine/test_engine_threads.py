@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import pytest
 from engine_rig import Ear, make_engine, make_options, offline, random_ids, rig_model, text_reading
 
 from thinktalk.engine import Failed, Said
+from thinktalk.engine.worker import Worker
+from thinktalk.errors import InputError
 from thinktalk.events import TextDelta
 
 WAIT_S = 60  # only reached when something hangs
@@ -110,3 +112,46 @@ def test_whoever_waits_is_told_when_the_engine_itself_breaks(monkeypatch) -> Non
     with pytest.raises(RuntimeError, match="ZeroDivisionError"):
         engine.open(voice=None)
     engine.stop()
+
+
+@pytest.mark.parametrize("planted", [False, True])
+def test_who_speaks_to_a_busy_engine_does_not_wait_for_it(planted: bool, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    """A long unit of work is under way; what is asked meanwhile is queued, in order, and the asker goes on."""
+    reading, options, gate, ear = text_reading(random_ids(3, 9)), make_options(), threading.Event(), LoudEar()  # fmt: skip
+
+    def waiting(wish):
+        made = Worker.post(engine, wish)
+        made.result()
+        return made
+
+    with make_engine(rig_model()) as engine, ThreadPoolExecutor(1) as threads:
+        seat = engine.open(voice="Chelsie")
+        engine.post(gate.wait)
+        if planted:
+            monkeypatch.setattr(engine, "post", waiting)
+        asking = threads.submit(lambda: (seat.read(reading), seat.reply(options, ear)))
+        _, waits = wait([asking], timeout=0.3 if planted else WAIT_S)
+        idle = seat.idle
+        gate.set()
+        asking.result(WAIT_S)
+        assert bool(waits) is planted
+        assert idle is planted, "what was asked and not granted yet is work"
+        assert ear.done.wait(WAIT_S)
+    assert ear.result == offline(reading, options)
+
+
+def test_a_reply_that_could_not_even_be_asked_for_fails() -> None:
+    first, second, late = LoudEar(), LoudEar(), LoudEar()
+    with make_engine(rig_model(ends=False)) as engine:
+        seat = engine.open(voice="Chelsie")
+        seat.read(text_reading(random_ids(3, 9)))
+        seat.reply(make_options(codes=500, tokens=500), first)
+        seat.reply(make_options(), second)
+        assert second.done.wait(WAIT_S)
+        seat.close()
+        seat.reply(make_options(), late)
+        assert late.done.wait(WAIT_S)
+    assert not first.over
+    for ear, why in ((second, "under way already"), (late, "closed")):
+        with pytest.raises(InputError, match=why):
+            _ = ear.reply

@@ -23,9 +23,10 @@ from thinktalk.code2wav.streaming import Windows
 from thinktalk.engine.admission import Admission
 from thinktalk.engine.replying import Failed, Stage
 from thinktalk.engine.scheduler import Costs, Unit, next_unit
-from thinktalk.engine.seat import Piece, Seat
+from thinktalk.engine.seat import Seat
 from thinktalk.engine.seat_state import SeatState
 from thinktalk.engine.stages import Stages
+from thinktalk.engine.turn import Piece
 from thinktalk.engine.worker import Worker
 from thinktalk.errors import ConfigError
 from thinktalk.messages import ThinkerChunk

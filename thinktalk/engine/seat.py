@@ -1,7 +1,7 @@
 """Seat: one conversation in the engine. Pieces of prompt and wishes go in from any thread; the engine's thread does the work.
 
-seat.read(readings)         queue pieces of prompt, or functions that make some
-seat.reply(options, emit)   answer once all is read: emit(TextDelta | AudioChunk | Done | Failed)
+seat.read(readings)         queue pieces of prompt, or functions that make some; does not wait for the engine
+seat.reply(options, emit)   answer once all is read: emit(TextDelta | AudioChunk | Done | Failed); does not wait either
 seat.cancel()               stop answering within one step; Said tells how far it came
 seat.keep(n)                of the last reply only n tokens were said, as far as this conversation will ever know
 seat.mark(), rewind(mark)   as if nothing had happened since
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -20,47 +21,19 @@ from torch import Tensor
 from thinktalk.code2wav.speaker import Voice
 from thinktalk.engine.replying import Failed, Replying, Said, Stage
 from thinktalk.engine.seat_state import Mark, SeatState
+from thinktalk.engine.turn import Piece, Turn
 from thinktalk.engine.wording import Wording
 from thinktalk.errors import InputError
-from thinktalk.messages import ThinkerChunk
 from thinktalk.pipeline import Options, Reading
 
 if TYPE_CHECKING:
     from thinktalk.engine.engine import Engine
 
-__all__ = ["Piece", "Seat", "Turn"]
+__all__ = ["Seat"]
 
 LISTEN_S = 1.0  # what was heard is due to be read this long after it came
 READ_PER_S = 1000  # tokens of a long prompt, read while others speak, that are due each second
 SETTLE_S = 2.0  # after a reply, the Talker has this long to read it
-
-
-@dataclass
-class Piece:
-    """Work in the queue: a reading, a function that makes readings, or what the Talker is still to hear of a reply."""
-
-    what: Reading | ThinkerChunk | Callable[[], Iterable[Reading] | None]
-    due: float
-    turn: Turn | None = None  # the reply it belongs to
-    done: int = 0  # tokens of it that were read
-
-    @property
-    def left(self) -> int:
-        """Tokens still to be read; what a function will make is not counted."""
-        if isinstance(self.what, Reading):
-            return self.what.embedded.length - self.done
-        return self.what.length - self.done if isinstance(self.what, ThinkerChunk) else 0
-
-
-@dataclass(eq=False)
-class Turn:
-    """The last reply, as long as nothing was read after it."""
-
-    mark: Mark
-    token_ids: list[int]
-    hidden: list[Tensor]  # (1, 1, D) of the tokens that were read
-    said: Said
-    recalled: bool = False  # the Talker has read it all
 
 
 @dataclass(eq=False)
@@ -76,6 +49,7 @@ class Seat:
     error: Exception | None = None
     """Why it stands still: a piece that could not be read. rewind() clears it."""
     closed: bool = False
+    posted: Future | None = None  # the last wish that nobody waited for
 
     # ---------------------------------------------------------------------------------------------------- what it knows
 
@@ -87,7 +61,9 @@ class Seat:
     @property
     def idle(self) -> bool:
         """Whether all is read and said."""
-        return self.replying is None and not self.pieces
+        # asked first: what was wished shows from then on
+        granted = self.posted is None or self.posted.done()
+        return granted and self.replying is None and not self.pieces
 
     @property
     def state(self) -> SeatState:
@@ -116,7 +92,8 @@ class Seat:
         A piece that fails (ContextFull, or a function's own error) stops the seat: the next reply gives Failed.
         """
         listed = [pieces] if isinstance(pieces, Reading) or callable(pieces) else list(pieces)
-        self.engine.do(lambda: self._queue(listed))
+        now = self.engine.clock()
+        self.posted = self.engine.post(lambda: self._queue(listed, now))
 
     def reply(
         self,
@@ -128,13 +105,18 @@ class Seat:
     ) -> None:
         """Answer when all that is queued has been read. `emit` is called by the engine's thread and must not wait.
 
-        `wording` fixes some of its words. Errors: InputError when a reply is under way already, or when speech is asked of a seat that has no voice.
+        `wording` fixes some of its words. Errors: InputError when a reply is under way already (Failed is emitted where another
+        thread works), or when speech is asked of a seat that has no voice.
         """
         if options.speech and not self.speech:
             raise InputError(
                 "reply: speech asked of a seat without a voice, expected options.speech=False"
             )
-        self.engine.do(lambda: self._ask(options, emit, noise, wording or Wording()))
+        now = self.engine.clock()
+        self.posted = self.engine.post(
+            lambda: self._ask(options, emit, now, noise, wording or Wording())
+        )
+        self.posted.add_done_callback(lambda asked: _tell(asked.exception(), emit))
 
     def cancel(self) -> Said:
         """Stop answering; no event comes after this. What was said is kept until keep() or rewind() says otherwise.
@@ -177,11 +159,10 @@ class Seat:
             return Stage.READ, due if reply is None else min(due, reply.due)
         return None if reply is None else (Stage.BEGIN, reply.due)
 
-    def _queue(self, listed: list) -> None:
+    def _queue(self, listed: list, now: float) -> None:
         self._must_be_open()
         if self.error is not None:
             return
-        now = self.engine.clock()
         self.pieces.extend(Piece(what, now + LISTEN_S) for what in listed)
         self.engine._stir(self)
 
@@ -189,13 +170,13 @@ class Seat:
         self,
         options: Options,
         emit: Callable[[Any], None],
+        now: float,
         noise: Tensor | None,
         wording: Wording,
     ) -> None:
         self._must_be_open()
         if self.replying is not None:
             raise InputError("reply: one is under way already; wait for its end or cancel it")
-        now = self.engine.clock()
         self.replying = Replying(
             options,
             emit,
@@ -303,3 +284,9 @@ class Seat:
         self._must_be_open()
         if not self.idle:
             raise InputError(f"seat: still reading or speaking, expected it idle before {what}")
+
+
+def _tell(error: BaseException | None, emit: Callable[[Any], None]) -> None:
+    """A reply that could not even be asked for."""
+    if isinstance(error, Exception):
+        emit(Failed(error=error))

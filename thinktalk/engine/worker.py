@@ -2,6 +2,7 @@
 
 worker.start(), stop()       a thread that calls tick() as long as there is work, and else waits
 worker.do(wish)              the wish's result, from whichever thread does the work now
+worker.post(wish)            the same, not waited for
 """
 
 from __future__ import annotations
@@ -75,18 +76,24 @@ class Worker:
 
     def do(self, wish: Callable[[], T]) -> T:
         """Have the working thread do something between two units of work, and wait for it."""
+        return self.post(wish).result()
+
+    def post(self, wish: Callable[[], T]) -> Future[T]:
+        """The same without waiting: it is done after all that was wished before. Its errors are the future's, or ours
+        where no other thread works.
+        """
+        future: Future[T] = Future()
         with self._gate:
             if self._broken is not None:
                 raise RuntimeError(f"the engine has stopped: {self._broken!r}") from self._broken
             away = self._thread is not None and self._thread is not threading.current_thread()
             if away:
-                future: Future = Future()
                 self._wishes.append((wish, future))
                 self._wake.set()
-        if away:
-            return future.result()
-        with torch.inference_mode():
-            return wish()
+        if not away:
+            with torch.inference_mode():
+                future.set_result(wish())
+        return future
 
     def grant(self) -> None:
         """Do what was wished."""
