@@ -32,6 +32,19 @@ def events(turns: Turns, pcm: np.ndarray, sizes: tuple[int, ...] = (1000,)) -> l
     return found
 
 
+class Replay:
+    """The detector's opinion of one sound, asked once and told again."""
+
+    def __init__(self, pcm: np.ndarray):
+        self.told = ours(pcm)
+
+    def init_state(self) -> list[float]:
+        return list(self.told)
+
+    def step(self, frame: torch.Tensor, state: list[float]) -> float:
+        return state.pop(0)
+
+
 def published(pcm: np.ndarray) -> list[float]:
     """The package's own network, frame by frame."""
     with warnings.catch_warnings():
@@ -73,9 +86,12 @@ def test_a_question_is_one_turn_wherever_the_chunks_end():
 
 
 def test_longer_patience_ends_later_by_just_that():
-    pcm = padded(question(), before_s=0.5, after_s=2.0)
-    ends = [events(Turns(load_vad(), patience=Patience(ms)), pcm)[-1].at for ms in (320, 640, 960)]
+    pcm = padded(question(), before_s=0.5, after_s=1.5)
+    vad = Replay(pcm)
+    ends = [events(Turns(vad, patience=Patience(ms)), pcm)[-1].at for ms in (320, 640, 960)]
     assert [b - a for a, b in pairwise(ends)] == [320 * 16, 320 * 16]
+    real = events(Turns(load_vad(), patience=Patience(320)), pcm)[-1].at
+    assert real == ends[0], "told again as it was"
 
 
 @pytest.mark.parametrize("kind", ["silence", "noise", "clicks", "tones"])
@@ -93,19 +109,30 @@ def test_what_is_no_voice_begins_no_turn(kind: str):
 
 def test_words_that_are_judged_complete_end_soon_and_others_are_waited_for():
     pcm = padded(question(), before_s=0.5, after_s=3.0)
-    asked = []
+    vad, asked = Replay(pcm), []
 
-    def turns(complete: float) -> Turns:
-        def finished() -> float:
-            asked.append(complete)
-            return complete
+    def end(likely: float | None, *, after: int = 0) -> int:
+        """Where the turn ends; the judge answers when he was asked so often."""
+        asked.clear()
 
-        return Turns(load_vad(), patience=patience("high", judged=True), finished=finished)
+        def finished(since: int) -> float | None:
+            asked.append(since)
+            return likely if len(asked) > after else None
 
-    soon = events(turns(0.9), pcm)[-1].at
-    late = events(turns(0.1), pcm)[-1].at
-    assert late - soon == pytest.approx((2000 - 200) * 16, abs=2 * FRAME_MS * 16)
-    assert len(asked) <= 4, "once a silence, not once a frame"
+        judged = patience("high", judged=True)
+        return events(Turns(vad, patience=judged, finished=finished), pcm)[-1].at
+
+    frame = FRAME_MS * 16
+    soon, late, never = end(0.9), end(0.1), end(None)
+    since = asked[-1]
+    assert set(asked) == {since}, "one silence, one name"
+    assert soon - since == pytest.approx(200 * 16, abs=frame)
+    assert late - since == pytest.approx(2000 * 16, abs=frame)
+    assert never - since == pytest.approx(450 * 16, abs=frame), "unknown: silence alone"
+    assert end(0.9) == soon
+    assert len(asked) == 1, "once it is known it is not asked again"
+    assert end(0.9, after=3) == soon + 3 * frame, "as soon as it is known"
+    assert end(0.9, after=10**6) == never
 
 
 def test_eagerness_without_a_judge_is_a_length_of_silence():

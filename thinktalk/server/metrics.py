@@ -55,12 +55,17 @@ class Metrics:
         self.audio_seconds = counter("audio_seconds", "Sound made")
         self.underruns = counter("underruns", "How often a listener waited for more sound")
         self.decoded = counter("decoded", "Media decoded", "kind", "result")
+        self.judged = counter("judged", "Turns whose words the model judged", "result")
 
     def latency(self, latency: Latency) -> None:
         """What the listener of one finished reply waited for."""
         if latency.real_time_factor is not None:
             self.real_time.observe(latency.real_time_factor)
         self.underruns.inc(latency.underruns)
+
+    def judgement(self, likely: float | None) -> None:
+        """The model was asked whether somebody has finished; None: it could not say."""
+        self.judged.labels("unknown" if likely is None else "told").inc()
 
     def text(self) -> bytes:
         """As Prometheus reads it."""

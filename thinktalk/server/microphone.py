@@ -10,6 +10,7 @@ all sound that ever came, in ms, as the protocol counts them.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,10 +54,21 @@ class Ended:
 
 
 class Microphone:
-    """One client's. `most_s`: the longest utterance; a longer one is ended, or refused where the client ends them himself."""
+    """One client's. `most_s`: the longest utterance; a longer one is ended, or refused where the client ends them himself.
 
-    def __init__(self, config: Input, *, most_s: float):
+    `finished` and `complete` as for Turns: whoever judges words, where semantic_vad is chosen.
+    """
+
+    def __init__(
+        self,
+        config: Input,
+        *,
+        most_s: float,
+        finished: Callable[[int], float | None] | None = None,
+        complete: float = 0.5,
+    ):
         self.most_s = most_s
+        self._finished, self._complete = finished, complete
         self.utterance: Utterance | None = None
         self._position = 0  # samples at 16 kHz that came
         self._before: deque[np.ndarray] = deque()  # the last moments of silence
@@ -74,10 +86,25 @@ class Microphone:
             self._state = self._resampler.init_state(1)
             self._format, self._rest = config.format, b""
         if config.turn_detection != self._detection or self._turns is None:
-            turns = None if config.turn_detection is None else _turns(config.turn_detection)
+            turns = None if config.turn_detection is None else self._finder(config.turn_detection)
             self._turns, self._detection = turns, config.turn_detection
             self._base = self._position  # where the detector's time begins
             self._quiet()
+
+    def _finder(self, detection: ServerVad | SemanticVad) -> Turns:
+        """Whoever finds turns as these settings say."""
+        if isinstance(detection, ServerVad):
+            silence = Patience(detection.silence_duration_ms)
+            return Turns(load_vad(), threshold=detection.threshold, patience=silence)
+        finished, base = self._finished, self._position
+        if finished is None:
+            return Turns(load_vad(), patience=patience(detection.eagerness, judged=False))
+        return Turns(
+            load_vad(),
+            patience=patience(detection.eagerness, judged=True),
+            finished=lambda since: finished(base + since),
+            complete=self._complete,
+        )
 
     @property
     def detection(self) -> ServerVad | SemanticVad | None:
@@ -201,11 +228,3 @@ class Microphone:
             pcm = g711.decode(data, "mu" if self._format.type == "audio/pcmu" else "a")
         with torch.inference_mode():
             return self._resampler.step(torch.from_numpy(pcm)[None], self._state)[0].numpy()
-
-
-def _turns(detection: ServerVad | SemanticVad) -> Turns:
-    """Whoever finds turns as these settings say."""
-    if isinstance(detection, ServerVad):
-        silence = Patience(detection.silence_duration_ms)
-        return Turns(load_vad(), threshold=detection.threshold, patience=silence)
-    return Turns(load_vad(), patience=patience(detection.eagerness, judged=False))

@@ -92,6 +92,12 @@ class Settings:
     queue_seconds: float = _say(20.0, "how long they may wait")
     session_seconds: float = _say(3600.0, "longest live conversation")
 
+    # -------------------------------------------------------------------------------------------------------------- turns
+    turn_threshold: float | None = _say(
+        None,
+        "semantic_vad: probability of the model's own judgement from which a turn is over (not asked where not given)",
+    )
+
     # ------------------------------------------------------------------------------------------------ limits of requests
     max_body_bytes: int = _say(64 * MIB, "largest request")
     max_body_seconds: float = _say(120.0, "how long a request may take to come")
@@ -143,6 +149,7 @@ class Settings:
         )
         need("replicas", re.fullmatch(r"[1-9]\d*(-[1-9]\d*)?", self.replicas) and self.replica_range[0] <= self.replica_range[1], "N, or MIN-MAX such as 1-8")  # fmt: skip
         need("workers", self.workers == 1 or not self.ray, "1 with --ray: give --replicas")
+        need("turn_threshold", self.turn_threshold is None or self.turn_threshold < 1, "between 0 and 1")  # fmt: skip
         need("flow_method", self.flow_method in ("rk4", "midpoint", "euler"), "rk4, midpoint or euler")  # fmt: skip
         for item in fields(self):
             value = getattr(self, item.name)

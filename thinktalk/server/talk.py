@@ -19,6 +19,7 @@ from typing import Any
 from thinktalk.server.answers import Answers
 from thinktalk.server.hub import Client, Hub
 from thinktalk.server.items import Item, Line, Media, new_id
+from thinktalk.server.judging import Judge, likely_complete
 from thinktalk.server.microphone import Began, Ended, Microphone, Utterance
 from thinktalk.server.planning import system_of
 from thinktalk.server.problems import Problem, problem_of
@@ -42,6 +43,7 @@ class Talk(Answers):
         super().__init__(hub, client)
         self.id = new_id("sess")
         self._microphone: Microphone | None = None
+        self._judge: Judge | None = None
 
     # ------------------------------------------------------------------------------------------------- beginning and end
 
@@ -49,7 +51,15 @@ class Talk(Answers):
         """Take a seat. Errors: Problem (no room, no such model)."""
         modalities = ["audio"] if self.hub.omni.can_speak else ["text"]
         self.config = SessionConfig(model=model, output_modalities=modalities)
-        self._microphone = Microphone(self.config.audio.input, most_s=self.hub.settings.max_audio_seconds)  # fmt: skip
+        settings = self.hub.settings
+        if settings.turn_threshold is not None:
+            self._judge = Judge(
+                self._likely_complete, spawn=self.task, told=self.hub.metrics.judgement
+            )
+        self._microphone = Microphone(
+            self.config.audio.input, most_s=settings.max_audio_seconds,
+            finished=self._judge, complete=settings.turn_threshold or 0.5,
+        )  # fmt: skip
         await self.sitting.bring(self._scene)
 
     async def begin(self) -> None:
@@ -176,6 +186,16 @@ class Talk(Answers):
                 await self.sitting.bring(self._scene_now)
             except Exception as error:  # the response that needs it will tell
                 log.info("reading along: %s", problem_of(error).message)
+
+    async def _likely_complete(self) -> float | None:
+        """Whether what is being said is complete, as the model sees it; None where it cannot be asked: it is answering."""
+        if self.response is not None:
+            return None
+        await self.sitting.bring(self._scene_now)
+        session, tokenizer = self.sitting.session, self.hub.omni.tokenizer
+        if session is None or session.replying:
+            return None
+        return await self.sitting.call(lambda: likely_complete(session, tokenizer))
 
     def _scene_now(self) -> Scene | None:
         """With what is being said; None during an answer."""

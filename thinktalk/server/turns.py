@@ -6,8 +6,8 @@
     semantic_vad    the same, where the silence that ends a turn depends on `finished`: how likely the words are complete.
                     An utterance that seems complete ends soon, one that breaks off is waited for, at most 8, 4 or 2 s.
 
-`finished` is given by whoever can judge words. Without it semantic_vad is silence alone, of a length that eagerness sets, and
-no better than server_vad with that length: nothing here pretends otherwise.
+`finished` is given by whoever can judge words (judging.py). Without it, and as long as it does not know, semantic_vad is silence
+alone, of a length that eagerness sets, and no better than server_vad with that length: nothing here pretends otherwise.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ FRAME_MS = 1000 * FRAME // RATE
 HYSTERESIS = 0.15  # below the threshold by this much is silence: words have quiet moments
 LEAST_FRAMES = 2  # of speech in a row before a turn begins: one frame may be a click
 GLANCE_MS = 200  # silence after which the words are judged
-COMPLETE = 0.5  # judged above this, an utterance is over
 
 EAGERNESS = {"low": (1000, 8000), "medium": (700, 4000), "auto": (700, 4000), "high": (450, 2000)}
 """Silence (ms) that ends a turn whose words nobody judges, and the longest one that may be waited for."""
@@ -51,23 +50,29 @@ class Patience:
     """How much silence ends a turn."""
 
     silence_ms: float = 500.0
-    """Where the words are complete, or nobody judges them."""
-    longest_ms: float | None = None
-    """Where they are judged incomplete; None: they are not judged."""
+    """Where nobody judges the words, or not in time."""
+    complete_ms: float | None = None
+    """Where they are judged complete; they are judged after so much. None: they are not judged."""
+    incomplete_ms: float | None = None
+    """Where they are judged incomplete."""
 
 
 def patience(eagerness: str, *, judged: bool) -> Patience:
     """What eagerness means. `judged`: whether somebody can tell if words are complete.
 
     >>> patience("high", judged=False)
-    Patience(silence_ms=450, longest_ms=None)
+    Patience(silence_ms=450, complete_ms=None, incomplete_ms=None)
     """
     silence_ms, longest_ms = EAGERNESS[eagerness]
-    return Patience(GLANCE_MS, longest_ms) if judged else Patience(silence_ms)
+    return Patience(silence_ms, GLANCE_MS, longest_ms) if judged else Patience(silence_ms)
 
 
 class Turns:
-    """The turns of one stream. `finished()` -> probability that what was said so far is complete; asked once a silence."""
+    """The turns of one stream.
+
+    `finished(since)` -> probability that what was said is complete, where a silence began `since` samples after the first one;
+    None: not known yet, it is asked again 32 ms later. From `complete` on it is.
+    """
 
     def __init__(
         self,
@@ -75,10 +80,11 @@ class Turns:
         *,
         threshold: float = 0.5,
         patience: Patience | None = None,
-        finished: Callable[[], float] | None = None,
+        finished: Callable[[int], float | None] | None = None,
+        complete: float = 0.5,
     ):
         self.vad, self.threshold = vad, threshold
-        self.patience, self.finished = patience or Patience(), finished
+        self.patience, self.finished, self.complete = patience or Patience(), finished, complete
         self.speaking = False
         self.position = 0  # samples that went through the detector
         self._state = vad.init_state()
@@ -121,10 +127,12 @@ class Turns:
 
     def _needed_ms(self) -> float:
         """How long this silence must be to end the turn."""
-        patience = self.patience
-        if patience.longest_ms is None or self.finished is None:
+        patience, silence_ms = self.patience, self._silent * FRAME_MS
+        if self.finished is None or patience.complete_ms is None:
             return max(patience.silence_ms, FRAME_MS)
-        if self._wait_ms is None and self._silent * FRAME_MS >= patience.silence_ms:
-            complete = self.finished() >= COMPLETE
-            self._wait_ms = patience.silence_ms if complete else patience.longest_ms
-        return patience.longest_ms if self._wait_ms is None else self._wait_ms
+        if self._wait_ms is None and silence_ms >= patience.complete_ms:
+            likely = self.finished(self.position - self._silent * FRAME)
+            if likely is not None:
+                complete = likely >= self.complete
+                self._wait_ms = patience.complete_ms if complete else patience.incomplete_ms
+        return max(patience.silence_ms, FRAME_MS) if self._wait_ms is None else self._wait_ms
