@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import time
 
+import numpy as np
 import pytest
 from browser import ROOT, chromium, microphone_file, screenshot
 from serving import serving
+
+from thinktalk.media.audio import load_audio, write_wav
 
 LONG = ("--max-codes", "600", "--max-text-tokens", "40")
 
@@ -63,6 +66,45 @@ def test_a_question_is_heard_answered_and_interrupted(server, tmp_path):
         assert not problems, problems
         assert page.inner_text("#notice") == ""
         assert not told(server), told(server)
+
+
+@pytest.mark.slow
+def test_a_voice_is_enrolled_spoken_with_and_deleted(tiny_checkpoint, tmp_path):
+    options = ("--voices-dir", str(tmp_path / "voices"), "--fit-steps", "3")
+    with (
+        serving(tiny_checkpoint, *LONG, *options, log=tmp_path / "log") as server,
+        chromium() as browser,
+    ):
+        page = browser.new_page(viewport={"width": 1100, "height": 760}, locale="en-US")
+        problems: list[str] = []
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.goto(server.url)
+        until(lambda: page.locator("#voice option").count() == 2)
+        page.click("#open-settings")
+        page.fill("#voice-name", "mine")
+        page.set_input_files("#clip-file", clip(tmp_path / "me.wav"))
+        page.wait_for_selector("#enrol-state >> text=mine is there")
+        assert page.input_value("#voice") == "mine" and page.is_enabled("#forget")
+        assert "experimental" in page.inner_text("#voice option:checked")
+        screenshot(page, "live-voices")
+        page.keyboard.press("Escape")
+        page.fill("#text", "Speak!")
+        page.press("#text", "Enter")
+        page.wait_for_selector("#state[data-activity=speaking]")
+        page.keyboard.press("Escape")
+        page.click("#open-settings")
+        page.click("#forget")
+        page.wait_for_selector("#enrol-state >> text=mine is deleted")
+        assert page.locator("#voice option").count() == 2 and not page.is_enabled("#forget")
+        assert not list((tmp_path / "voices").iterdir())
+        assert not problems and not told(server), (problems, told(server))
+
+
+def clip(path):
+    """Ten seconds of somebody asking."""
+    pcm = load_audio(ROOT / "examples/question.wav")
+    write_wav(path, np.tile(pcm, 4)[:160_000], 16_000)
+    return path
 
 
 PEAK = """(() => {

@@ -24,7 +24,12 @@ def quick_settings(model: str, **changes) -> Settings:
     return Settings(
         **(
             given
-            | {"decode_workers": 1, "served_names": ("tiny",), "hosts": ("testserver",)}
+            | {
+                "decode_workers": 1,
+                "fit_steps": 2,
+                "served_names": ("tiny",),
+                "hosts": ("testserver",),
+            }
             | changes
         )
     )

@@ -6,6 +6,7 @@ Realtime events are drawn from a seed: whole ones, mutated ones, nonsense, frame
 from __future__ import annotations
 
 import base64
+import gc
 import json
 import random
 import string
@@ -69,6 +70,63 @@ def test_damaged_files_cost_their_sender_an_error(client: TestClient, kind: str)
         url = "data:application/octet-stream;base64," + base64.b64encode(data).decode()
         assert ask(client, [{"type": kind, kind: {"url": url}}]).status_code in (200, 400)
     assert ask(client, "Hello.").status_code == 200
+
+
+# ------------------------------------------------------------------------------------------------------------------- forms
+
+
+def form(*parts: tuple[str, bytes], boundary: str = "b", end: bytes = b"--b--\r\n") -> bytes:
+    """A multipart body of (head, content) parts."""
+    return b"".join(f"--{boundary}\r\n{head}\r\n\r\n".encode() + data + b"\r\n" for head, data in parts) + end  # fmt: skip
+
+
+NAME, FILE = (
+    'Content-Disposition: form-data; name="name"',
+    'Content-Disposition: form-data; name="file"; filename="a.wav"',
+)
+MULTIPART = "multipart/form-data; boundary=b"
+CLIP = (EXAMPLES / "question.wav").read_bytes()
+FORMS = {
+    "nothing": (MULTIPART, b""),
+    "no boundary": ("multipart/form-data", form((NAME, b"a"), (FILE, CLIP))),
+    "another boundary": ("multipart/form-data; boundary=c", form((NAME, b"a"), (FILE, CLIP))),
+    "endless boundary": (f"multipart/form-data; boundary={'c' * 5000}", form((NAME, b"a"))),
+    "cut off": (MULTIPART, form((NAME, b"a"), (FILE, CLIP))[:-9000]),
+    "no end": (MULTIPART, form((NAME, b"a"), (FILE, CLIP), end=b"")),
+    "no head": (MULTIPART, form(("", b"a"))),
+    "JSON": ("application/json", b'{"name": "a", "file": "/etc/hostname"}'),
+    "JSON that calls itself a form": (MULTIPART, b'{"name": "a"}'),
+    "urlencoded": ("application/x-www-form-urlencoded", b"name=a&file=/etc/hostname"),
+    "no file": (MULTIPART, form((NAME, b"a"))),
+    "no name": (MULTIPART, form((FILE, CLIP))),
+    "a path for a file": (MULTIPART, form((NAME, b"a"), (FILE.partition("; filename")[0], b"/etc/hostname"))),
+    "a file for a name": (MULTIPART, form((NAME + '; filename="n"', b"a"), (FILE, CLIP))),
+    "a name of a megabyte": (MULTIPART, form((NAME, b"a" * 1_100_000), (FILE, CLIP))),
+    "a name with NUL": (MULTIPART, form((NAME, b"a\0b"), (FILE, CLIP))),
+    "a thousand fields more": (MULTIPART, form(*[(f'Content-Disposition: form-data; name="f{i}"', b"") for i in range(1100)])),
+    "a thousand files": (MULTIPART, form(*[(FILE, b"")] * 1100)),
+    "two names, the second bent": (MULTIPART, form((NAME, b"a"), (NAME, b"../b"), (FILE, CLIP))),
+    "a picture": (MULTIPART, form((NAME, b"a"), (FILE, (EXAMPLES / "picture.png").read_bytes()))),
+    "a playlist": (MULTIPART, form((NAME, b"a"), (FILE, b"#EXTM3U\n#EXTINF:9,\nfile:///etc/hostname\n"))),
+    "a clip cut off": (MULTIPART, form((NAME, b"a"), (FILE, CLIP[: len(CLIP) // 3]))),
+    "a file name that is a path": (MULTIPART, form((NAME, b"a"), (FILE.replace("a.wav", "../../../etc/passwd"), b"no sound"))),
+}  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_no_form_but_a_good_one_makes_a_voice(client: TestClient, tiny_checkpoint: str):
+    before = client.get("/v1/voices").json()
+    for what, (kind, body) in FORMS.items():
+        answer = client.post("/v1/voices", content=body, headers={"Content-Type": kind})
+        assert answer.status_code in (400, 413, 422), (what, answer.text)
+        assert answer.json()["error"]["type"] == "invalid_request_error", what
+        assert Path("/etc/hostname").read_text().strip() not in answer.text
+    for name in ("..%2f..%2fetc%2fpasswd", "%00", "x" * 5000, "%ff", "%E2%80%AE", "."):
+        assert client.get(f"/v1/voices/{name}").status_code in (200, 404), name
+        assert client.delete(f"/v1/voices/{name}").status_code in (403, 404, 405), name
+    assert client.get("/v1/voices").json() == before
+    assert not (Path(tiny_checkpoint) / "voices").exists()
+    gc.collect()  # the parser leaves the file of a form that was cut off to it
 
 
 # ----------------------------------------------------------------------------------------------------------------- the log

@@ -46,8 +46,7 @@ CLIP = wav(wave())
 
 @contextmanager
 def served(omni: Omni, model: str, place: Path, **settings) -> Iterator[TestClient]:
-    given = {"voices_dir": str(place), "fit_steps": 2} | settings
-    app = create_app(quick_settings(model, **given), omni=omni)
+    app = create_app(quick_settings(model, voices_dir=str(place), **settings), omni=omni)
     with TestClient(app, base_url="http://127.0.0.1", raise_server_exceptions=False) as client:
         yield client
 
