@@ -17,6 +17,7 @@ from base64 import b64encode
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
@@ -154,12 +155,14 @@ class Answer:
     async def events(self) -> AsyncIterator[Event]:
         """What the model says. Errors: Problem, ThinktalkError."""
         hub, asked = self.hub, self.asked
-        messages = await hub.call(
-            lambda: read_messages(
-                asked.messages, tools=self.tools, speech=self.speaks, use_audio=asked.use_audio_in_video,
-                said=lambda id: self.said.find(self.client, id),
-            )
+        read = partial(
+            read_messages, asked.messages, tools=self.tools, speech=self.speaks, use_audio=asked.use_audio_in_video,
+            said=lambda id: self.said.find(self.client, id),
         )  # fmt: skip
+        plain = all(isinstance(message.content, str | None) for message in asked.messages)
+        messages = (
+            read() if plain else await hub.call(read)
+        )  # media are base64, which takes its time
         answering = ask(
             hub, self.client, messages, options=self.options, voice=self.voice, wording=self.wording
         )

@@ -179,7 +179,10 @@ class Hub(Intake):
         try:
             # a cancel meets the session's own loop first: it must not wait for the engine in ours
             begin = lambda: session.respond(noise=noise, interrupts=False, **changes)  # noqa: E731
-            await call(lambda: begun.append(begin()))
+            if last:  # the first one, too: nothing that came meanwhile is to be read, so it does not block
+                begun.append(begin())
+            else:
+                await call(lambda: begun.append(begin()))
             heard = written = False
             async for event in begun[0]:
                 match event:
