@@ -224,6 +224,13 @@ def test_every_verb_has_help(capsys):
         assert "usage: thinktalk " + verb in capsys.readouterr().out
 
 
+def test_help_is_instant():
+    """No verb's help needs torch, whose import is a second."""
+    verbs = "\n".join(f"import thinktalk.cli.{verb}" for verb in VERBS)
+    code = f"{verbs}\nimport sys\nassert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_as_a_process(tiny_checkpoint, tmp_path):
     """The installed command: a real process, its streams apart, a closed pipe no error."""
     command = [sys.executable, "-m", "thinktalk.cli.main", "chat", "--model", str(tiny_checkpoint)]

@@ -88,6 +88,7 @@ session = law.Session.load({path!r}, law.engine())
 first, second, keys, history = law.rest_of_life(session)
 torch.save({{"ids": first.token_ids + second.token_ids, "codes": first.codes,
             "audio": torch.from_numpy(first.audio), "keys": keys}}, {out!r})
+assert "torch._dynamo" not in sys.modules, "torch's compiler was imported: two seconds of every start"
 """
 
 

@@ -193,20 +193,29 @@ def cases(tmp_path_factory):
     }
 
 
-def both(omni, checkpoint, contents, voice="Chelsie"):
-    """(our answer, the reference's answer) from the same noise: a list of (text ids, codes, wave, code logits) each."""
+def messages_of(contents):
+    return [[{"role": "user", "content": content}] for content in contents]
+
+
+def noises_of(contents):
+    generator = torch.Generator().manual_seed(11)
+    return [torch.randn(2 * MAX_CODES, 80, generator=generator) for _ in contents]
+
+
+def answered(omni, contents, max_codes=MAX_CODES):
+    """Our answers, (text ids, codes, wave, code logits) each."""
     with pytest.MonkeyPatch.context() as patch:
-        ours, theirs = [], []
-        talker = omni.model.talker
-        patch.setattr(talker, "logits", _recorded(talker.logits, ours))
-        hook = tiny_reference().talker.codec_head.register_forward_hook(
-            lambda _, __, y: theirs.append(y[:, -1].float())
+        logits, talker = [], omni.model.talker
+        patch.setattr(talker, "logits", _recorded(talker.logits, logits))
+        replies = omni.chat_batch(
+            messages_of(contents),
+            voice="Chelsie",
+            greedy=True,
+            max_text_tokens=MAX_TEXT,
+            max_codes=max_codes,
+            noise=noises_of(contents),
         )
-        try:
-            mine, other = _both(omni, checkpoint, contents, voice)
-        finally:
-            hook.remove()
-    return _with_logits(mine, ours), _with_logits(other, theirs)
+    return _with_logits([(r.token_ids, r.codes, r.audio) for r in replies], logits)
 
 
 def _recorded(call, record):
@@ -226,22 +235,13 @@ def _with_logits(rows, logits):
     ]
 
 
-def _both(omni, checkpoint, contents, voice):
-    messages = [[{"role": "user", "content": content}] for content in contents]
+def referred(omni, checkpoint, contents):
+    """The reference's answers from the same noise, likewise."""
     config = omni.config
     prompts = [
-        build_prompt(m, tokenizer=omni.tokenizer, config=config, speech=True) for m in messages
+        build_prompt(m, tokenizer=omni.tokenizer, config=config, speech=True)
+        for m in messages_of(contents)
     ]
-    generator = torch.Generator().manual_seed(11)
-    noises = [torch.randn(2 * MAX_CODES, 80, generator=generator) for _ in contents]
-    ours = omni.chat_batch(
-        messages,
-        voice=voice,
-        greedy=True,
-        max_text_tokens=MAX_TEXT,
-        max_codes=MAX_CODES,
-        noise=noises,
-    )
     pcm, images, videos = [], [], []
     for content in contents:
         for part in content:
@@ -254,8 +254,23 @@ def _both(omni, checkpoint, contents, voice):
     for prompt in prompts:
         videos += prompt.videos
     speaking = any(p["type"] == "video" and p.get("use_audio", True) for c in contents for p in c)
-    theirs = reference_answer(checkpoint, prompts, pcm, images, videos, speaking, voice, noises)
-    return [(r.token_ids, r.codes, r.audio) for r in ours], theirs
+    logits = []
+    hook = tiny_reference().talker.codec_head.register_forward_hook(
+        lambda _, __, y: logits.append(y[:, -1].float())
+    )
+    try:
+        rows = reference_answer(
+            checkpoint, prompts, pcm, images, videos, speaking, "Chelsie", noises_of(contents)
+        )
+    finally:
+        hook.remove()
+    return _with_logits(rows, logits)
+
+
+@pytest.fixture(scope="module")
+def everything(omni, checkpoint, cases):
+    """Our answer to all media together, and the reference's."""
+    return answered(omni, [cases["all"]]), referred(omni, checkpoint, [cases["all"]])
 
 
 def compare(ours, theirs) -> float:
@@ -274,18 +289,22 @@ def compare(ours, theirs) -> float:
     return worst
 
 
-@pytest.mark.parametrize(
-    "name", ["text", "audio", "image", "silent video", "video with sound", "all"]
-)
+@pytest.mark.parametrize("name", ["text", "audio", "image", "silent video", "video with sound"])
 def test_one_conversation_equals_the_reference(omni, checkpoint, cases, name):
-    ours, theirs = both(omni, checkpoint, [cases[name]])
+    ours = answered(omni, [cases[name]])
+    compare(ours, referred(omni, checkpoint, [cases[name]]))
+    assert ours[0][1], "an answer without codes compares nothing"
+
+
+def test_all_media_together_equal_the_reference(everything):
+    ours, theirs = everything
     compare(ours, theirs)
     assert ours[0][1], "an answer without codes compares nothing"
 
 
 def test_a_batch_of_unequal_rows_equals_the_reference(omni, checkpoint, cases):
-    ours, theirs = both(omni, checkpoint, [cases["all"], cases["text"], cases["audio"]])
-    compare(ours, theirs)
+    rows = [cases["all"], cases["text"], cases["audio"]]
+    compare(answered(omni, rows), referred(omni, checkpoint, rows))
 
 
 def test_transformers_talks_otherwise_without_a_pad_token(omni, checkpoint, cases):
@@ -310,10 +329,10 @@ def test_transformers_talks_otherwise_without_a_pad_token(omni, checkpoint, case
     torch.testing.assert_close(padded - without, codec, atol=1e-5, rtol=0)  # float32 sums of size 1
 
 
-def test_each_input_moves_the_answer(omni, checkpoint, cases):
+def test_each_input_moves_the_answer(omni, cases, everything):
     """Otherwise equality would prove nothing: each medium moves the code logits, and codes, voice and noise the wave, by
     100 tolerances at least."""
-    base = both(omni, checkpoint, [cases["all"]])[0][0]
+    base = everything[0][0]
     louder = {"type": "audio", "audio": (sine(2.37, 900), 16000)}
     other = {"type": "image", "image": picture(140, 100, seed=9)}
     variants = {
@@ -322,7 +341,7 @@ def test_each_input_moves_the_answer(omni, checkpoint, cases):
         "sound of the video": [*cases["all"][:2], *cases["silent video"]],
     }
     for name, content in variants.items():
-        logits = both(omni, checkpoint, [content])[0][0][3]
+        logits = answered(omni, [content], max_codes=1)[0][3]
         moved = float((logits[0] - base[3][0]).abs().max() / base[3][0].abs().max())
         print(f"{name} moves the code logits by {moved:.1e}")
         assert moved > 100 * LOGIT_TOLERANCE, f"{name} moves the code logits by {moved} only"
@@ -338,7 +357,8 @@ def test_each_input_moves_the_answer(omni, checkpoint, cases):
 
 
 @pytest.mark.parametrize("fault", ["positions", "talker pad", "noise"])
-def test_planted_faults_are_caught(omni, checkpoint, cases, fault, monkeypatch):
+def test_planted_faults_are_caught(omni, cases, everything, fault, monkeypatch):
+    ours, theirs = everything
     if fault == "positions":  # height and width swapped: only media tell
         import thinktalk.pipeline as pipeline
 
@@ -354,8 +374,9 @@ def test_planted_faults_are_caught(omni, checkpoint, cases, fault, monkeypatch):
     elif fault == "talker pad":  # the codec pad embedding forgotten in the prefill
         weight = omni.model.talker.embed.weight
         monkeypatch.setattr(weight, "data", weight.data.index_fill(0, torch.tensor([8292]), 0.0))
-    ours, theirs = both(omni, checkpoint, [cases["all"]])
-    if fault == "noise":
+    if fault != "noise":
+        ours = answered(omni, [cases["all"]])
+    else:
         ours = [(t, c, w + 2 * WAVE_TOLERANCE, x) for t, c, w, x in ours]
     with pytest.raises(AssertionError):
         compare(ours, theirs)

@@ -63,7 +63,6 @@ class Spans:
         move = lambda x: x.to(device, non_blocking=True)  # noqa: E731
         return Spans(self.shapes, move(self.tokens_M), move(self.slots_N), move(self.real_M1))
 
-    @torch.compiler.disable  # other shapes in every batch
     def part(self, *rows: Tensor) -> Iterator[list[Tensor]]:
         """Tensors (B, T, ...) -> for each group the same as (S, L, ...)."""
         sizes = [S * L for S, L in self.shapes]
@@ -74,7 +73,6 @@ class Spans:
         for shape, *parts in zip(self.shapes, *slots, strict=True):
             yield [x.unflatten(0, shape) for x in parts]
 
-    @torch.compiler.disable
     def join(self, groups: Sequence[Tensor], batch: int) -> Tensor:
         """What the groups gave, (S, L, D) each -> (B, T, D)."""
         x_MD = torch.cat([x.flatten(0, 1) for x in groups])

@@ -14,11 +14,10 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import soundfile
-import torch
 
 from thinktalk.errors import InputError
 from thinktalk.media.container import (
@@ -28,7 +27,10 @@ from thinktalk.media.container import (
     no_crash,
     open_container,
 )
-from thinktalk.media.fetch import describe, one_line, open_source, open_stream
+from thinktalk.media.fetch import describe, is_tensor, one_line, open_source, open_stream
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["MAX_SECONDS", "MIN_SECONDS", "WaveWriter", "load_audio", "write_wav"]
 
@@ -61,7 +63,7 @@ def load_audio(
         if len(source) != 2:
             raise InputError(f"{label}: is a tuple of {len(source)}, expected (samples, rate)")
         pcm = _from_array(*source, sample_rate, max_seconds, label)
-    elif isinstance(source, (np.ndarray, torch.Tensor)):
+    elif isinstance(source, np.ndarray) or is_tensor(source):
         pcm = _from_array(source, sample_rate, sample_rate, max_seconds, label)
     else:
         opened = open_source(source, allow_urls=allow_urls, what=EXPECTED)
@@ -107,7 +109,7 @@ class WaveWriter:
 
     def write(self, samples: np.ndarray | torch.Tensor) -> None:
         """Float samples (S,) in -1..1."""
-        if isinstance(samples, torch.Tensor):
+        if is_tensor(samples):
             samples = samples.detach().cpu().float().numpy()
         assert samples.ndim == 1, f"expected mono (S,), got {samples.shape}"
         with self._explained():
@@ -143,7 +145,7 @@ class WaveWriter:
 def _from_array(
     samples: Any, rate: Any, sample_rate: int, max_seconds: float, name: str
 ) -> np.ndarray:
-    if isinstance(samples, torch.Tensor):
+    if is_tensor(samples):
         samples = samples.detach().cpu()
         samples = (samples.float() if samples.is_floating_point() else samples).numpy()
     with no_crash(name, "samples (S,) with a rate in samples a second"):

@@ -17,17 +17,22 @@ import os
 import socket
 import ssl
 import stat
+import sys
 import threading
 import time
 import urllib.parse
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeGuard
 
 from thinktalk.errors import InputError
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 __all__ = [
     "describe",
+    "is_tensor",
     "is_url",
     "fetch_url",
     "one_line",
@@ -68,6 +73,12 @@ def one_line(text: str, limit: int = 200) -> str:
     """Text without line breaks or control characters, cut in the middle when long."""
     clean = "".join(c if c.isprintable() else "?" for c in text)
     return clean if len(clean) <= limit else f"{clean[: limit // 2]}...{clean[-limit // 2 :]}"
+
+
+def is_tensor(source: Any) -> TypeGuard[Tensor]:
+    """Whether a source is one of torch's. It is not imported for that (a second, 200 MB): who never did holds none."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(source, torch.Tensor)
 
 
 def is_url(source: Any) -> bool:

@@ -16,17 +16,18 @@ import math
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
 
 from thinktalk.config import VisionConfig, VisualConfig, exact_div
 from thinktalk.errors import InputError
 from thinktalk.media.container import no_crash
-from thinktalk.media.fetch import describe, open_source, open_stream
+from thinktalk.media.fetch import describe, is_tensor, open_source, open_stream
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = [
     "image_patches", "load_image", "open_picture", "patchify", "quiet", "resize_image", "smart_resize", "to_rgb",
@@ -56,7 +57,7 @@ def load_image(source: Any, *, name: str | None = None, allow_urls: bool = False
         if isinstance(source, Image.Image):
             _check_pixels(*source.size, label)
             return to_rgb(_upright(source))
-        if isinstance(source, (np.ndarray, Tensor)):
+        if isinstance(source, np.ndarray) or is_tensor(source):
             return _from_array(np.asarray(source), label)
         opened = open_source(source, allow_urls=allow_urls, what=EXPECTED)
         with open_picture(opened, label) as picture:
@@ -226,6 +227,8 @@ def patchify(
     for c in range(C):
         # only 256 values exist a colour: looked up, they are the reference's to the bit, and fast
         out[:, :, :, :, :, c] = table_C256[c][cut[:, :, :, :, :, c]]
+    import torch  # not above: who decodes pictures for others needs none of it
+
     return torch.from_numpy(out.reshape(t * gh * gw, C * S * P * P)), (t, gh, gw)
 
 

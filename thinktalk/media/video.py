@@ -14,11 +14,10 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import av
 import numpy as np
-import torch
 from PIL import Image
 
 from thinktalk.config import VisualConfig
@@ -30,8 +29,11 @@ from thinktalk.media.container import (
     no_crash,
     open_container,
 )  # fmt: skip
-from thinktalk.media.fetch import describe, open_source, open_stream
+from thinktalk.media.fetch import describe, is_tensor, open_source, open_stream
 from thinktalk.media.image import open_picture, quiet, resize_image, smart_resize, to_rgb
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["MAX_SECONDS", "Video", "choose_frames", "load_video", "video_size"]
 
@@ -86,7 +88,7 @@ def load_video(
             if len(source) != 2:
                 raise InputError(f"{label}: is a tuple of {len(source)}, expected (frames, fps)")
             return _from_frames(source[0], source[1], visual, factor, label)
-        if isinstance(source, (list, np.ndarray, torch.Tensor)):
+        if isinstance(source, (list, np.ndarray)) or is_tensor(source):
             return _from_frames(source, None, visual, factor, label)
         opened = open_source(source, allow_urls=allow_urls, what=EXPECTED)
         with open_stream(opened) as file:
@@ -351,7 +353,7 @@ def _from_frames(
     name: str,
 ) -> Video:
     """Frames in memory; without a rate they are taken as they are."""
-    if isinstance(frames, torch.Tensor):
+    if is_tensor(frames):
         frames = frames.detach().cpu().numpy()
     if not len(frames):
         raise InputError(f"{name}: has no frames, expected {EXPECTED}")

@@ -19,6 +19,7 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.utils.checkpoint import checkpoint
 
 from thinktalk.errors import ConfigError
+from thinktalk.layers.spans import Spans
 
 __all__ = ["Precision", "World", "compile_blocks", "join", "leave", "recompute_blocks", "reshard", "shard", "sync_gradients"]  # fmt: skip
 
@@ -140,5 +141,9 @@ def compile_blocks(blocks: Iterable[nn.Module], backend: str) -> None:
     known = torch._dynamo.list_backends(exclude_tags=())
     if backend not in known:
         raise ConfigError(f"compile {backend!r} is no backend of torch.compile; have {known}")
+    # Groups have other shapes in every batch. Said here, not where they stand: the decorator imports the compiler, and every
+    # server and every command would wait a second for what only training uses.
+    Spans.part = torch.compiler.disable(Spans.part)
+    Spans.join = torch.compiler.disable(Spans.join)
     for block in blocks:
         block.compile(backend=backend)

@@ -8,9 +8,12 @@ A part ("thinker", "talker", "code2wav") is what a user asks for; a stage is a m
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import nullcontext
+from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from thinktalk.code2wav.bigvgan import BigVGAN
 from thinktalk.code2wav.dit import DiT
@@ -89,5 +92,16 @@ def build(
     config: OmniConfig, parts: Iterable[str] | None = None, *, device: str | torch.device = "meta"
 ) -> OmniModel:
     """The modules of some parts; on "meta" they take no memory until weights are assigned."""
-    with torch.device(device):
+    drawing = _NothingDrawn() if torch.device(device).type == "meta" else nullcontext()
+    with torch.device(device), drawing:
         return OmniModel(config, parts).eval()
+
+
+class _NothingDrawn(TorchFunctionMode):
+    """What stands on "meta" has no memory to draw weights into; torch would go through its compiler to do nothing, whose import
+    is a second of every start."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.__name__ in ("kaiming_uniform_", "normal_", "uniform_"):
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
