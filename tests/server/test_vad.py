@@ -12,6 +12,7 @@ from realtime_rig import padded
 
 from thinktalk.media.audio import load_audio
 from thinktalk.server import g711
+from thinktalk.server import turns as turns_module
 from thinktalk.server.turns import FRAME_MS, Patience, Started, Stopped, Turns, patience
 from thinktalk.server.vad import FRAME, load_vad
 
@@ -94,7 +95,40 @@ def test_longer_patience_ends_later_by_just_that():
     assert real == ends[0], "told again as it was"
 
 
-@pytest.mark.parametrize("kind", ["silence", "noise", "clicks", "tones"])
+def spoken_at(pcm: np.ndarray) -> tuple[int, int]:
+    """Where it is within 40 dB of its loudest 10 ms: first and last sample."""
+    levels = np.sqrt(np.square(pcm[: len(pcm) // 160 * 160].reshape(-1, 160)).mean(1))
+    voiced = np.flatnonzero(levels > 0.01 * levels.max())
+    return 160 * int(voiced[0]), 160 * int(voiced[-1] + 1)
+
+
+@pytest.mark.parametrize("frames", [2, 12])
+def test_a_voice_is_known_within_a_fifth_of_a_second(monkeypatch: pytest.MonkeyPatch, frames: int):
+    monkeypatch.setattr(turns_module, "LEAST_FRAMES", frames)
+    pcm = padded(question(), before_s=0.5, after_s=1.0)
+    first, last = spoken_at(pcm)
+    known = [(n * FRAME, event) for n, (_, event) in enumerate(Turns(load_vad()).feed(pcm), 1) if event]  # fmt: skip
+    (began_at, began), (ended_at, _) = known
+    soon = began_at - first < 0.2 * RATE
+    assert soon is (frames == 2), "the planted fault, 12 frames of speech in a row, must show"
+    assert abs(began.at - first) < 0.1 * RATE, "and where it began is known, whenever that was"
+    assert -0.3 * RATE < ended_at - last - 0.5 * RATE < 0.2 * RATE
+
+
+def music(count: int) -> np.ndarray:
+    """Chords that decay, a melody with vibrato over them, and a drum."""
+    rng, pcm, beat = np.random.default_rng(0), np.zeros(count), RATE // 2
+    time = np.arange(beat) / RATE
+    for at in range(0, count, beat):
+        notes = np.array([(262, 330, 392), (220, 262, 330), (175, 220, 262)][at // beat % 3])
+        chord = sum(np.sin(2 * np.pi * f * k * time) / k for f in notes for k in range(1, 5))
+        tune = np.sin(2 * np.pi * 2 * rng.choice(notes) * (time + 6e-4 * np.sin(31 * time)))
+        drum = rng.standard_normal(beat) * np.exp(-40 * time)
+        pcm[at : at + beat] += chord * np.exp(-3 * time) + tune + drum
+    return 0.05 * pcm
+
+
+@pytest.mark.parametrize("kind", ["silence", "noise", "clicks", "tones", "music"])
 def test_what_is_no_voice_begins_no_turn(kind: str):
     rng, count = np.random.default_rng(0), 4 * RATE
     time = np.arange(count) / RATE
@@ -103,8 +137,16 @@ def test_what_is_no_voice_begins_no_turn(kind: str):
         "noise": 0.05 * rng.standard_normal(count),
         "clicks": (np.arange(count) % 8000 < 20) * 0.8,
         "tones": 0.2 * sum(np.sin(2 * np.pi * f * time) for f in (262, 330, 392)),
+        "music": music(count),
     }
     assert not events(Turns(load_vad()), sounds[kind].astype(np.float32))
+
+
+@pytest.mark.parametrize(("below_db", "interrupts"), [(20, True), (60, False)])
+def test_our_own_answer_in_the_microphone(below_db: int, interrupts: bool):
+    """Nothing here tells an echo from a user (docs/realtime.md): who plays the answer must cancel it, or wear headphones."""
+    pcm = padded(question() * 10 ** (-below_db / 20), before_s=0.5, after_s=0.5)
+    assert bool(events(Turns(load_vad()), pcm)) is interrupts
 
 
 def test_words_that_are_judged_complete_end_soon_and_others_are_waited_for():
