@@ -25,7 +25,7 @@ from openai import OpenAI
 from prometheus_client.parser import text_string_to_metric_families
 from serving import Server, quick_settings, serving
 from starlette.testclient import TestClient
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from thinktalk.server.app import create_app
@@ -103,8 +103,8 @@ def read(chunks) -> tuple[str, str]:
     said, finish = "", None
     for chunk in chunks:
         for choice in chunk.choices:
-            audio = getattr(choice.delta, "audio", None) or {}
-            said += audio.get("transcript", "")
+            audio = choice.delta.audio
+            said += (audio.transcript or "") if audio else ""
             finish = choice.finish_reason or finish
     return ("whole" if finish else "silent"), said
 
@@ -114,6 +114,15 @@ def call(server: Server) -> ClientConnection:
     socket = connect(f"{server.websocket_base_url}/realtime?model=tiny", open_timeout=120)
     assert json.loads(socket.recv(timeout=60))["type"] == "session.created"
     return socket
+
+
+def answering(socket: ClientConnection) -> None:
+    """It has begun to speak."""
+    message = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Sing to me."}]}  # fmt: skip
+    socket.send(json.dumps({"type": "conversation.item.create", "item": message}))
+    socket.send(json.dumps({"type": "response.create"}))
+    while json.loads(socket.recv(timeout=120))["type"] != "response.output_audio.delta":
+        pass
 
 
 def is_held(socket: ClientConnection) -> bool:
@@ -135,6 +144,14 @@ def until_closed(socket: ClientConnection) -> tuple[list[dict], int | None]:
         return events, closed.rcvd.code if closed.rcvd else None
 
 
+def whole(events: list[dict], code: int | None) -> None:
+    """The answer under way came to its end, and why there is no next one was told."""
+    (done,) = [event["response"] for event in events if event["type"] == "response.done"]
+    assert done["status"] in ("completed", "incomplete")
+    assert done["usage"]["output_token_details"]["audio_tokens"] == CODES
+    assert events[-1]["error"]["code"] == "draining" and code == 1001
+
+
 def test_replicas_answer_alike_and_know_what_the_others_said(server: Server, alone: dict):
     with OpenAI(base_url=server.base_url, api_key="none", max_retries=0, timeout=300) as api:
         for question in QUESTIONS * 2:
@@ -144,6 +161,9 @@ def test_replicas_answer_alike_and_know_what_the_others_said(server: Server, alo
             api.chat.completions.create(model="tiny", messages=past)
         with pytest.raises(openai.NotFoundError, match=r"audio\.id"):  # planted: nobody's
             api.chat.completions.create(model="tiny", messages=[past[0], {"role": "assistant", "audio": {"id": "audio_x"}}, past[2]])  # fmt: skip
+    with pytest.raises(InvalidStatus) as refused:  # before it is accepted, as without Ray
+        connect(f"{server.websocket_base_url}/realtime?model=another", open_timeout=60)
+    assert refused.value.response.status_code == 404
     served = counted(server, "thinktalk_requests_total", route="/v1/chat/completions")
     assert len(served) == 2 and served.total() == 17  # 17 asked, and both were
 
@@ -215,22 +235,19 @@ def test_a_replica_is_killed_under_load(server: Server, alone: dict):
 
 def test_what_ray_takes_away_ends_its_conversations_first(server: Server):
     """The last test of this server: somebody deletes the deployment."""
-    socket = call(server)
-    message = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Sing to me."}]}  # fmt: skip
-    socket.send(json.dumps({"type": "conversation.item.create", "item": message}))
-    socket.send(json.dumps({"type": "response.create"}))
-    while json.loads(socket.recv(timeout=60))["type"] != "response.output_audio.delta":
-        pass
-    delete = "import ray; from ray import serve; ray.init(address='auto', logging_level='error'); serve.delete('thinktalk', _blocking=False)"  # fmt: skip
-    subprocess.run([sys.executable, "-c", delete], check=True, timeout=120)
+    delete = "import ray; from ray import serve; ray.init(address='auto', logging_level='error'); print(serve.status().applications.keys(), flush=True); input(); serve.delete('thinktalk', _blocking=False)"  # fmt: skip
+    with subprocess.Popen([sys.executable, "-c", delete], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:  # fmt: skip
+        assert "thinktalk" in other.stdout.readline()
+        socket = call(server)
+        answering(socket)
+        other.stdin.write("\n")
+        other.stdin.close()
+        assert other.wait(120) == 0
     began = time.monotonic()
     events, code = until_closed(socket)
-    (done,) = [event["response"] for event in events if event["type"] == "response.done"]
-    assert done["status"] in ("completed", "incomplete") and done["usage"]["output_token_details"]["audio_tokens"] == CODES  # fmt: skip
-    assert events[-1]["error"]["code"] == "draining" and code == 1001
-    assert (
-        time.monotonic() - began < 60
-    )  # planted: who is not told keeps it until Ray kills it, after 70 s
+    whole(events, code)
+    # planted: who is not told keeps it until Ray kills it, after 70 s
+    assert time.monotonic() - began < 60
     assert server.process.wait(120) == 1
     assert "taken the deployment away" in server.text()
 
@@ -239,12 +256,10 @@ def test_a_signal_drains(tiny_checkpoint: str, tmp_path: Path):
     with replicated(tiny_checkpoint, tmp_path, 1) as server:
         family = psutil.Process(server.process.pid).children(recursive=True)
         socket = call(server)
-        socket.send(json.dumps({"type": "response.create"}))
-        while json.loads(socket.recv(timeout=60))["type"] != "response.output_audio.delta":
-            pass
+        answering(socket)
         server.process.send_signal(signal.SIGTERM)
         events, code = until_closed(socket)
-        assert code == 1001 and [e for e in events if e["type"] == "response.done"]
+        whole(events, code)
         assert server.process.wait(120) == 0
         _, alive = psutil.wait_procs(family, timeout=60)
         assert not [p for p in alive if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]

@@ -75,7 +75,7 @@ def deployment_options(settings: Settings) -> dict[str, Any]:
         "max_queued_requests": max(1, settings.queue_size),
         "backpressure_config": {"status_code": 429, "retry_after_s": 1.0},
         "graceful_shutdown_timeout_s": settings.drain_seconds + GRACE_S,
-        "graceful_shutdown_wait_loop_s": 0.2,
+        "graceful_shutdown_wait_loop_s": 1.0,  # what was sent last arrives meanwhile
         "health_check_period_s": 2.0,
         "ray_actor_options": {"num_cpus": settings.replica_cpus, "num_gpus": _gpus(settings)},
         "request_router_config": {"request_router_class": "thinktalk.server.affinity.Affinity"},
@@ -143,6 +143,8 @@ def _cluster(ray: Any, serve: Any, settings: Settings) -> Iterator[None]:
             if where != "auto":
                 raise ConfigError(f"--ray-address {where}: {one_line(error)}") from None
             ours = True
+        except RuntimeError as error:  # another version of Ray or Python there
+            raise ConfigError(f"--ray-address {where}: {one_line(error)[:500]}") from None
     if ours:
         os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "10")  # where a signal ended all of it at once  # fmt: skip
         ray.init(address="local", include_dashboard=False, **quiet)

@@ -17,6 +17,7 @@ from fastapi import FastAPI
 from ray import serve
 from ray._private.worker import global_worker
 from ray.serve.handle import DeploymentHandle
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from thinktalk.server.app import create_app
 from thinktalk.server.hub import Hub
@@ -29,6 +30,7 @@ __all__ = ["Replica"]
 log = logging.getLogger("thinktalk.server")
 
 LOOK_S = 0.2
+LINGER_S = 1.0
 ASK_S = 5.0  # how long the other replicas may take to answer
 
 
@@ -50,6 +52,7 @@ class Replica:
     def __serve_build_asgi_app__(self) -> FastAPI:
         app = create_app(self.settings, hub=self.hub)
         app.state.said = self.said
+        app.add_middleware(Lingering)
         return app
 
     async def check_health(self) -> None:
@@ -100,6 +103,18 @@ class Replica:
             await asyncio.sleep(LOOK_S)
         log.info("draining: %d conversations", self.hub.conversations)
         self.hub.draining.set()
+
+
+class Lingering:
+    """ASGI middleware. Ray ends a replica when nothing is under way, and what was sent last would be lost between two processes."""
+
+    def __init__(self, app: ASGIApp):
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.app(scope, receive, send)
+        if scope["type"] in ("http", "websocket") and _stopping():
+            await asyncio.sleep(LINGER_S)
 
 
 def _stopping() -> bool:
