@@ -68,7 +68,10 @@ def main() -> int:
                 woken.recv(4096)
             _bury(children)
         if control in ready:
-            order, given, _, _ = socket.recv_fds(control, ORDER.size, 1)
+            try:
+                order, given, _, _ = socket.recv_fds(control, ORDER.size, 1)
+            except ConnectionResetError:  # the server was killed before it had read our "+"
+                break
             if len(order) < ORDER.size:
                 break
             what, number = ORDER.unpack(order)

@@ -1,4 +1,4 @@
-"""What /v1/voices answers."""
+"""What /v1/voices answers, and /v1/audio/voices, as OpenAI's client reads it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-__all__ = ["DeletedVoice", "VoiceInfo", "VoiceList"]
+__all__ = ["AudioVoice", "DeletedAudioVoice", "DeletedVoice", "VoiceInfo", "VoiceList"]
 
 
 class VoiceInfo(BaseModel):
@@ -36,4 +36,22 @@ class DeletedVoice(BaseModel):
 
     id: str
     object: Literal["voice"] = "voice"
+    deleted: Literal[True] = True
+
+
+class AudioVoice(BaseModel):
+    """A new voice for OpenAI's client."""
+
+    id: str
+    object: Literal["audio.voice"] = "audio.voice"
+    name: str
+    created_at: int
+    type: Literal["audio_sample"] = "audio_sample"
+
+
+class DeletedAudioVoice(BaseModel):
+    """It is gone, for OpenAI's client."""
+
+    id: str
+    object: Literal["audio.voice.deleted"] = "audio.voice.deleted"
     deleted: Literal[True] = True
