@@ -36,6 +36,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a PEFT adapter to merge; may be given again",
     )
     parser.add_argument(
+        "--take",
+        action="append",
+        default=[],
+        metavar="STAGE=M",
+        help="this stage of another model in the place of SRC's; may be given again (audio,vision,thinker,talker,dit,vocoder,wav2code)",
+    )
+    parser.add_argument(
         "--shard-size", default="5GB", metavar="S", help="largest file, such as 500MB (default 5GB)"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace DST if it is there")
@@ -59,7 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     _check(args)
-    report = _pack(args) if args.pack else _convert(args)
+    report = _pack(args) if args.pack else _join(args) if args.take else _convert(args)
     print(json.dumps(report) if args.json else "\n".join(_lines(report)))
     return 0
 
@@ -68,10 +75,14 @@ def _check(args: argparse.Namespace) -> None:
     """Options of one way are not dropped silently in the other."""
     for_files = {"dtype": None, "int8": None, "parts": None, "lora": [], "shard_size": "5GB"}
     for_packs = {"stages": None, "float16": None}
-    for name, unset in (for_files if args.pack else for_packs).items():
+    way = "--pack" if args.pack else "--take" if args.take else ""
+    wrong = ({} if args.pack else for_packs) | (for_files if way else {})
+    for name, unset in wrong.items():
         if getattr(args, name) != unset:
-            option = "--" + name.replace("_", "-")
-            raise ConfigError(f"{option}: {'not together with' if args.pack else 'only with'} --pack; leave it out")  # fmt: skip
+            only = name in for_packs
+            raise ConfigError(f"--{name.replace('_', '-')}: {'only with --pack' if only else f'not together with {way}'}; leave it out")  # fmt: skip
+    if args.pack and args.take:
+        raise ConfigError("--take: not together with --pack; pack what it has written")
 
 
 def _pack(args: argparse.Namespace) -> dict[str, Any]:
@@ -81,6 +92,19 @@ def _pack(args: argparse.Namespace) -> dict[str, Any]:
     stages = _names(args.stages) if args.stages else None
     half = _names(args.float16 or "")
     return pack(resolve(args.source), args.target, stages=stages, float16=half, overwrite=args.overwrite)  # fmt: skip
+
+
+def _join(args: argparse.Namespace) -> dict[str, Any]:
+    from thinktalk.omni import resolve
+    from thinktalk.weights.join import join
+
+    pairs = [pair.partition("=") for pair in args.take]
+    for stage, _, model in pairs:
+        if not model:
+            raise ConfigError(f"--take {stage}: expected STAGE=MODEL, such as talker=out/k1_icl/model")  # fmt: skip
+    take = {stage: resolve(model) for stage, _, model in pairs}
+    join(resolve(args.source), args.target, take, overwrite=args.overwrite)
+    return {"directory": args.target, "taken": {stage: str(where) for stage, where in take.items()}}
 
 
 def _convert(args: argparse.Namespace) -> dict[str, Any]:

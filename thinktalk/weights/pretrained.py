@@ -13,7 +13,6 @@ import hashlib
 import json
 import shutil
 from collections.abc import Collection, Iterable
-from dataclasses import replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from thinktalk.weights.config_write import write_config
 from thinktalk.weights.convert import Conversion, opened, stored
 from thinktalk.weights.files import INDEX, Entry, read_header
 from thinktalk.weights.hf import copy_assets
+from thinktalk.weights.join import joined_config
 from thinktalk.weights.model import PARTS, build
 from thinktalk.weights.store import atomic_directory, atomic_write, write_file
 from thinktalk.weights.update import STAGES, WAV2CODE
@@ -77,7 +77,7 @@ def pack(
     _check_names(source, chosen, have, float16)
     kept = [] if stages is None else _kept(target, chosen)
     if stages is not None:
-        config = _joined(read_config(target), config, chosen)
+        config = joined_config(read_config(target), config, chosen)
     assignment = opened(source, model)
     if WAV2CODE in chosen:
         load_tokenizer(source)  # says what it lacks
@@ -127,24 +127,6 @@ def _kept(target: Path, chosen: Collection[str]) -> list[str]:
     if strangers := {p.name for p in target.glob("*.safetensors")} - named - {ADDED}:
         raise WeightsError(f"{target}: has {sorted(strangers)[0]}, expected one file a stage; pack all stages into a new directory")  # fmt: skip
     return kept
-
-
-def _joined(old: OmniConfig, new: OmniConfig, chosen: Collection[str]) -> OmniConfig:
-    """The configuration of `old` with what describes the chosen stages from `new`."""
-
-    def of(stage: str) -> OmniConfig:
-        return new if stage in chosen else old
-
-    words = of("thinker").thinker
-    thinker = replace(words, audio=of("audio").thinker.audio, vision=of("vision").thinker.vision)
-    voice = of("dit").code2wav or of("vocoder").code2wav
-    if voice is not None:
-        dit, vocoder = of("dit").code2wav or voice, of("vocoder").code2wav or voice
-        voice = replace(voice, dit=dit.dit, vocoder=vocoder.vocoder)
-    return OmniConfig(
-        thinker=thinker, talker=of("talker").talker, code2wav=voice, wav2code=of(WAV2CODE).wav2code,
-        mel=of("audio").mel, visual=of("vision").visual, generation=of("thinker").generation,
-    )  # fmt: skip
 
 
 def _write(assignment: Assignment, stage: str, fresh: Path, *, half: bool) -> float:
