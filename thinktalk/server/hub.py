@@ -150,7 +150,8 @@ class Hub(Intake):
             self._count()
 
     def _count(self) -> None:
-        self.metrics.sessions.set(self.line.talking.total())
+        # seats, since one may be taken again before who left it is counted out of the line
+        self.metrics.sessions.set(len(self.engine.seats))
         self.metrics.waiting.set(len(self.line))
 
     async def respond(
