@@ -1,8 +1,13 @@
 """One thread a process: tests run in parallel by xdist, and spinning OpenMP threads on a busy machine cost 10 to 28 times."""
 
+from __future__ import annotations
+
+import gc
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -14,6 +19,9 @@ sys.path[:0] = [
 import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
+
+if TYPE_CHECKING:
+    from serving import Server
 
 torch.set_num_threads(1)
 hypothesis.settings.register_profile("thinktalk", deadline=None, max_examples=30, print_blob=True)
@@ -27,3 +35,26 @@ def tiny_checkpoint(tmp_path_factory) -> str:
     from thinktalk.weights.random import random_checkpoint
 
     return str(random_checkpoint(tiny(), tmp_path_factory.mktemp("tiny") / "model", seed=0))
+
+
+@pytest.fixture(scope="session")
+def server(tiny_checkpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """`thinktalk serve` in a process of its own: server.url, server.process."""
+    from serving import serving
+
+    with serving(tiny_checkpoint, log=tmp_path_factory.mktemp("server") / "log") as server:
+        yield server
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With `--dist loadgroup` a file is run by one worker and so is whatever needs the server: nothing is set up twice."""
+    for item in items:
+        shared = "server" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("server" if shared else item.path.stem))
+
+
+def pytest_collection_finish() -> None:
+    """What the imports made stays: the garbage collector need not walk through it time and again."""
+    gc.collect()
+    gc.freeze()

@@ -1,11 +1,11 @@
-"""A hub, an app in this process, and a real server in another, all on the random tiny model."""
+"""A hub and an app in this process, on the random tiny model."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 import pytest
-from serving import Server, quick_settings, serving
+from serving import quick_settings
 from starlette.testclient import TestClient
 
 import thinktalk
@@ -32,10 +32,3 @@ def client(omni: Omni, tiny_checkpoint: str) -> Iterator[TestClient]:
     app = create_app(quick_settings(tiny_checkpoint), omni=omni)
     with TestClient(app, base_url="http://127.0.0.1", raise_server_exceptions=False) as client:
         yield client
-
-
-@pytest.fixture(scope="session")
-def server(tiny_checkpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """`thinktalk serve` in a process of its own: server.url, server.process."""
-    with serving(tiny_checkpoint, log=tmp_path_factory.mktemp("server") / "log") as server:
-        yield server

@@ -21,12 +21,13 @@ from thinktalk.training.memory import Tuning, memory, table
 from thinktalk.training.stage import Stage
 
 TOKENS = 512
+LAYERS = 2
 
 
 def small() -> OmniConfig:
     """Wide enough that tensors count, not numbers beside them."""
     config = tiny()
-    text = replace(config.thinker.text, width=128, ffn_width=512, num_layers=4, num_heads=8, num_kv_heads=2)  # fmt: skip
+    text = replace(config.thinker.text, width=128, ffn_width=512, num_layers=LAYERS, num_heads=8, num_kv_heads=2)  # fmt: skip
     thinker = replace(config.thinker, text=text, audio=replace(config.thinker.audio, out_width=128), vision=replace(config.thinker.vision, out_width=128))  # fmt: skip
     return replace(config, thinker=thinker, talker=None, code2wav=None)
 
@@ -129,7 +130,7 @@ def test_states_are_counted_by_hand():
     assert alone.gathered == 0 < found.gathered
     layer = sum(p.numel() for p in thinker.layers[0].parameters())
     # embedding, head and the last norm of the Thinker: once gathered, once as gradients of each kind
-    outer = count - 4 * layer
+    outer = count - LAYERS * layer
     assert found.gathered == 2 * layer * (2 + 2 + 4) + outer * (2 + 2 + 4) + alone.frozen
     adapters = memory(small(), Tuning(tokens=8, lora=4))
     assert adapters.trained < alone.trained / 10 and adapters.frozen > 2 * count
