@@ -17,9 +17,10 @@ import torch
 
 from thinktalk import config as cfg
 from thinktalk.code2wav.speaker import Voice
-from thinktalk.errors import InputError, WeightsError
+from thinktalk.errors import ConfigError, InputError, WeightsError
 from thinktalk.weights import enrolled
 from thinktalk.weights.enrolled import Enrolled, VoiceStore
+from thinktalk.weights.voices import write_voice_file
 
 CONFIG = cfg.tiny()
 
@@ -152,16 +153,33 @@ def test_a_killed_writer_leaves_only_whole_voices(tmp_path: Path) -> None:
             assert same(one, made(name, frames=40 if name == "Ada" else 2000, seed=number))
 
 
-def test_what_killed_writers_left_goes_after_an_hour(tmp_path: Path) -> None:
+def test_what_killed_writers_left_goes_after_an_hour_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
     store = VoiceStore(tmp_path, CONFIG)
     store.add(made("Ada"))
-    old, young = tmp_path / ".old.1234", tmp_path / ".young.1234"
-    for path in (old, young):
-        path.write_bytes(b"half")
-    os.utime(old, (0, 0))
-    os.utime(store.path("Ada"), (0, 0))
+    left: list[str] = []
+    monkeypatch.setattr(enrolled, "_link", lambda fresh, where: left.append(fresh.name))
+    monkeypatch.setattr(Path, "unlink", lambda *_, **__: None)  # as after SIGKILL
+    store.add(made("Bob"))
+    store.add(made("Eve"))
+    monkeypatch.undo()
+    old, young = (tmp_path / name for name in left)
+    mine = tmp_path / ".bashrc"  # --voices-dir may be anywhere
+    mine.write_text("alias")
+    half = tmp_path / f".{old.name}.partial"
+    half.write_bytes(b"half")
+    for path in (old, half, mine, store.path("Ada")):
+        os.utime(path, (0, 0))
     store.sweep()
-    assert not old.exists() and young.exists() and list(store.read()) == ["Ada"]
+    assert [path.exists() for path in (old, half, young, mine)] == [False, False, True, True]
+    assert list(store.read()) == ["Ada"]
+
+
+def test_a_place_that_cannot_be_read_is_said(tmp_path: Path) -> None:
+    VoiceStore(tmp_path / "not yet", CONFIG).check()
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        VoiceStore(tmp_path / "file", CONFIG).check()
+    assert not VoiceStore(tmp_path / "file", CONFIG).read()
 
 
 def test_a_broken_file_is_named_and_passed_by(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:  # fmt: skip
@@ -173,10 +191,12 @@ def test_a_broken_file_is_named_and_passed_by(tmp_path: Path, caplog: pytest.Log
     elsewhere.write_bytes(whole)  # a voice of another name: it could not be removed by its own
     (tmp_path / "nonsense.safetensors").write_bytes(b"\xff" * 64)
     (tmp_path / "folder.safetensors").mkdir()
+    nobody = store.path("nobody")  # tensors are whole, what is told of them is not
+    write_voice_file({"nobody": made("nobody").voice}, nobody, metadata={"created_at": "soon"})
     (tmp_path / "link.safetensors").symlink_to("/dev/zero")
     assert list(store.read()) == ["Ada"]
     told = [record.getMessage() for record in caplog.records]
-    for name in (half.name, elsewhere.name, "nonsense.safetensors", "folder.safetensors", "link.safetensors"):  # fmt: skip
+    for name in (half.name, elsewhere.name, "nonsense.safetensors", "folder.safetensors", "link.safetensors", nobody.name):  # fmt: skip
         assert sum(name in line for line in told) == 1, (name, told)
         assert all("\n" not in line for line in told)
     assert list(store.read()) == ["Ada"] and len(caplog.records) == len(told)  # said once

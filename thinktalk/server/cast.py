@@ -53,8 +53,9 @@ class Cast:
         self._one = asyncio.Lock()  # a fit takes all of the machine
 
     async def start(self) -> None:
-        """Read what was enrolled earlier."""
+        """Read what was enrolled earlier. Errors: ConfigError for a place that cannot be read."""
         if self.store is not None:
+            await self._call(self.store.check)
             await self._call(self.store.sweep)
             await self._call(self.refresh)
 
@@ -68,12 +69,11 @@ class Cast:
         """See what was enrolled and deleted meanwhile; one look at a directory when nothing was."""
         if self.store is None or (found := self.store.read()) is self._seen:
             return
-        for name in found:
-            if _has(self.own, name):
-                log.warning("the enrolled voice %r is passed by: the model has one of that name", name)  # fmt: skip
-        self._seen = {name: one for name, one in found.items() if not _has(self.own, name)}
-        self.omni.model.voices = self.own | {name: one.voice for name, one in self._seen.items()}
-        self._seen = found
+        hidden = {name for name in found if _has(self.own, name)}
+        if hidden:
+            log.warning("enrolled voices are passed by, the model has some of these names: %s", ", ".join(sorted(hidden)))  # fmt: skip
+        enrolled = {name: one.voice for name, one in found.items() if name not in hidden}
+        self._seen, self.omni.model.voices = found, self.own | enrolled
 
     def find(self, name: str) -> str:
         """A voice's own name. Errors: InputError."""

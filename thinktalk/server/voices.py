@@ -19,7 +19,7 @@ from starlette.responses import Response
 from thinktalk.errors import InputError
 from thinktalk.server.cast import missing, voice_name
 from thinktalk.server.hub import Client, Hub, client_of, hub_of
-from thinktalk.server.problems import ERROR_SCHEMA, ERRORS, Problem
+from thinktalk.server.problems import ERROR_SCHEMA, ERRORS, Draining, Problem
 from thinktalk.server.sending import answered
 from thinktalk.server.wire.voices import (
     AudioVoice,
@@ -103,6 +103,8 @@ async def enrol_as_openai(
 async def _enrolled(hub: Hub, client: Client, name: str, file: UploadFile, field: str) -> VoiceInfo:
     if not hub.omni.can_speak:
         raise Problem(400, "this server's model writes only: it has no use for voices")
+    if hub.draining.is_set():
+        raise Draining
     name = voice_name(name)
     hub.cast.check_room(name)  # before the work
     clip = await hub.decoded("voice", await file.read(), name=field)

@@ -14,6 +14,7 @@ import errno
 import hashlib
 import logging
 import os
+import re
 import secrets
 import threading
 import time
@@ -24,7 +25,7 @@ from pathlib import Path
 
 from thinktalk.code2wav.speaker import Voice
 from thinktalk.config import OmniConfig
-from thinktalk.errors import InputError, WeightsError
+from thinktalk.errors import ConfigError, InputError, WeightsError
 from thinktalk.weights.voices import (
     check_voice,
     read_voice_file,
@@ -38,6 +39,9 @@ log = logging.getLogger("thinktalk.voices")
 
 ENDING = ".safetensors"
 SETTLED_NS = 2_000_000_000  # clocks of file systems are coarse: what was changed later than this may change unseen
+OURS = re.compile(
+    r"\.{1,2}[0-9a-f]{40}\.[0-9a-f]{8}(\.partial)?"
+)  # half-written, beside who knows what
 LEFT_NS = 3_600_000_000_000  # a half-written file of this age has no writer any more
 
 
@@ -108,12 +112,22 @@ class VoiceStore:
             raise InputError(f"voice {name!r} is not enrolled; have {', '.join(self.read()) or 'none'}") from None  # fmt: skip
         self._sync()
 
+    def check(self) -> None:
+        """ConfigError for a directory that is none, or cannot be read."""
+        try:
+            with os.scandir(self.directory) as entries:
+                next(entries, None)
+        except FileNotFoundError:
+            pass  # it is made with the first voice
+        except OSError as error:
+            raise ConfigError(f"{self.directory}: cannot be read ({error.strerror}), expected a directory of voices; choose another") from None  # fmt: skip
+
     def sweep(self) -> None:
         """Remove what writers that were killed have left, an hour after."""
         old = time.time_ns() - LEFT_NS
         with contextlib.suppress(OSError):
             for entry in list(os.scandir(self.directory)):
-                if entry.name.startswith(".") and entry.is_file(follow_symlinks=False) and entry.stat().st_mtime_ns < old:  # fmt: skip
+                if OURS.fullmatch(entry.name) and entry.is_file(follow_symlinks=False) and entry.stat().st_mtime_ns < old:  # fmt: skip
                     os.unlink(entry.path)
 
     def path(self, name: str) -> Path:
@@ -126,15 +140,29 @@ class VoiceStore:
 
     def _look(self) -> None:
         files = {}
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            for entry in sorted(os.scandir(self.directory), key=lambda entry: entry.name):
-                if not entry.name.endswith(ENDING) or entry.name.startswith("."):
-                    continue
-                with contextlib.suppress(FileNotFoundError):  # removed meanwhile
-                    now = entry.stat(follow_symlinks=False)
-                    mark = (now.st_ino, now.st_mtime_ns, now.st_size)
-                    before = self._files.get(entry.name)
-                    files[entry.name] = before if before and before[0] == mark else (mark, self._read(Path(entry.path)))  # fmt: skip
+        try:
+            entries = sorted(os.scandir(self.directory), key=lambda entry: entry.name)
+        except FileNotFoundError:
+            entries = []
+        except OSError as error:  # what is known stays, until it can be read again
+            log.warning("voices cannot be read: %s", error)
+            self._stamp = None
+            return
+        for entry in entries:
+            if not entry.name.endswith(ENDING) or entry.name.startswith("."):
+                continue
+            before = self._files.get(entry.name)
+            try:
+                now = entry.stat(follow_symlinks=False)
+                mark = (now.st_ino, now.st_mtime_ns, now.st_size)
+                files[entry.name] = before if before and before[0] == mark else (mark, self._read(Path(entry.path)))  # fmt: skip
+            except FileNotFoundError:  # removed meanwhile
+                continue
+            except OSError as error:  # of the disk, not of the file: it is tried again
+                log.warning("a voice cannot be read: %s", error)
+                self._stamp = None
+                if before:
+                    files[entry.name] = before
         if files != self._files:
             self._files = files
             found = [enrolled for _, enrolled in files.values() if enrolled is not None]
@@ -145,15 +173,17 @@ class VoiceStore:
         try:
             if path.is_symlink() or not path.is_file():
                 raise WeightsError(f"{path}: is no plain file")
-            ((name, voice),) = read_voice_file(path, self.config).items()
-            if self.path(name) != path:
-                raise WeightsError(f"{path}: holds a voice of another name")
+            voices = read_voice_file(path, self.config)
+            ((name, voice),) = voices.items() if len(voices) == 1 else (("", None),)
+            if voice is None or self.path(name) != path:
+                raise WeightsError(f"{path}: holds other voices than its name says")
             told = read_voice_metadata(path)
-            return Enrolled(
-                voice, int(told["created_at"]), told["experimental"] != "0", str(told.get("owner", ""))
-            )  # fmt: skip
-        except (WeightsError, OSError, ValueError, KeyError) as error:
-            log.warning("a voice is passed by: %s", " ".join(str(error).split()) or path)
+            try:
+                return Enrolled(voice, int(told["created_at"]), told["experimental"] != "0", str(told.get("owner", "")))  # fmt: skip
+            except (KeyError, ValueError, TypeError):
+                raise WeightsError(f"{path}: does not say when it was made") from None
+        except WeightsError as error:
+            log.warning("a voice is passed by: %s", " ".join(str(error).split()))
             return None
 
     def _sync(self) -> None:
