@@ -16,21 +16,19 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import fields, replace
+from dataclasses import replace
 from os import PathLike
 from typing import Any, Self
 
-import numpy as np
-import torch
 from torch import Tensor
 
-from thinktalk.config import GenerationConfig
 from thinktalk.engine.alignment import Pace
 from thinktalk.engine.answering import Answer
 from thinktalk.engine.dialogue import Dialogue
 from thinktalk.engine.engine import Engine
 from thinktalk.engine.listening import Listener, plain
 from thinktalk.engine.saving import Record, load_record, revive, save_session
+from thinktalk.engine.taking import as_pcm, changed
 from thinktalk.engine.wording import Wording
 from thinktalk.errors import ConfigError, InputError
 from thinktalk.events import Event
@@ -90,7 +88,7 @@ class Session(Dialogue):
 
         What the context has no room for is dropped; respond() tells (ContextLimit).
         """
-        samples = _as_pcm(pcm)
+        samples = as_pcm(pcm)
         if not isinstance(rate, int):
             raise InputError(f"rate: {rate!r}, expected whole samples a second")
         self._take(lambda: self._listener.hear(samples, rate, self._state))
@@ -145,7 +143,7 @@ class Session(Dialogue):
         self, noise: Tensor | None, wording: Wording | None, changes: dict[str, Any]
     ) -> tuple[list[Event], Answer | None]:
         self._must_be_open()
-        options = _changed(self._options, changes)
+        options = changed(self._options, changes)
         _check(options, self._voice)
         self._stop_speaking()
         self._settle()
@@ -299,33 +297,3 @@ def _listener(engine: Engine, fps: float | None, frame_tokens: int | None) -> Li
     return Listener(
         engine.tokenizer, config, fps=fps, frame_tokens=frame_tokens, reserve_tokens=reserve
     )
-
-
-def _changed(options: Options, changes: dict[str, Any]) -> Options:
-    """Options with some replaced, those of generation too."""
-    own = {f.name for f in fields(Options)} - {"generation"}
-    inner = {f.name for f in fields(GenerationConfig)}
-    unknown = sorted(set(changes) - own - inner - {"generation"})
-    if unknown:
-        raise ConfigError(f"{unknown[0]}: no such option; have {', '.join(sorted(own | inner))}")
-    generation = changes.get("generation", options.generation)
-    generation = replace(generation, **{k: v for k, v in changes.items() if k in inner})
-    if generation.max_text_tokens < 1 or generation.max_codes < 1:
-        raise ConfigError("max_text_tokens and max_codes: expected 1 or more")
-    return replace(options, generation=generation, **{k: v for k, v in changes.items() if k in own})
-
-
-def _as_pcm(pcm: Any) -> Tensor:
-    """Mono float32 (S,) of our own, finite."""
-    array = np.asarray(pcm.detach().cpu() if isinstance(pcm, Tensor) else pcm)
-    if array.ndim != 1 or array.dtype.kind not in "if":
-        raise InputError(f"pcm: {array.dtype} of shape {array.shape}, expected mono samples (S,)")
-    if array.dtype.kind == "i":
-        array = array.astype(np.float64) / (1 << (8 * array.dtype.itemsize - 1))
-    with np.errstate(over="ignore"):
-        array = np.array(array, np.float32)
-    if not np.isfinite(array).all():
-        raise InputError("pcm: holds NaN or infinity, expected finite samples")
-    if len(array) and float(np.abs(array).max()) > 1e4:
-        raise InputError("pcm: samples far outside -1..1; give integers as integers or scale them")
-    return torch.from_numpy(array)
