@@ -86,7 +86,8 @@ class Sitting:
                 try:
                     if self._full or not self._goes_on(wanted, lines):
                         await self._begin(wanted, lines)
-                    await self.hub.call(lambda lines=lines: self._read_on(lines))
+                    if not self._is_read(lines):
+                        await self.hub.call(lambda lines=lines: self._read_on(lines))
                     return
                 except InputError:
                     await self._leave()
@@ -104,6 +105,10 @@ class Sitting:
             if read.key != line.key or not (last or _all_read(read, line)):
                 return False
         return all(line.role == "user" for line in lines[len(self._read) :])
+
+    def _is_read(self, lines: Sequence[Line]) -> bool:
+        """Whether nothing of what it goes on from is new."""
+        return len(self._read) == len(lines) and (not lines or _all_read(self._read[-1], lines[-1]))
 
     async def _begin(self, scene: Scene, lines: Sequence[Line]) -> None:
         """Another seat, which reads what stands before the turn under way."""
