@@ -149,6 +149,8 @@ def test_it_goes_on_where_it_was_saved_and_forgets_when_told(typed: Callable):
     _, out, _ = typed("More", ":save more.json", options=("--no-speech", "--continue", "talk.json"))
     assert saved("more.json")[:2] == before
     assert saved("more.json")[3]["content"] == out.strip("\n")
+    typed("Hello", ":reset", "@cat.png", ":save new.json")
+    assert saved("new.json")[0]["content"] == [{"type": "image", "image": str(Path.cwd() / "cat.png")}]  # fmt: skip
     typed("Hello", ":reset", "More", ":save new.json", options=("--no-speech", "--system", "Be kind."))  # fmt: skip
     assert [m["content"] for m in saved("new.json")][:2] == ["Be kind.", "More"]
 

@@ -116,7 +116,8 @@ class Conversation:
         if self.lines.interactive:
             for part in media:
                 self._tell(f"attached: {part['type']} {part[part['type']]}")
-        whole = self._turn([*media, {"type": "text", "text": text}] if media else text)
+        words = [{"type": "text", "text": text}] if text else []
+        whole = self._turn([*media, *words] if media else text)
         self.waiting = []
         return whole
 
