@@ -1,8 +1,7 @@
-"""Whose turn it is: how soon the voice detector knows, what misleads it, and whether the model's own judgement is better.
+"""Whose turn it is: how soon the voice detector knows, and what misleads it.
 
     python benchmarks/turns.py                           speech of espeak-ng (extra `synth`)
-    python benchmarks/turns.py dev.tar                   speech with known word ends (tars as benchmarks/alignment.py reads them)
-    python benchmarks/turns.py dev.tar --model MODEL     and: is an utterance complete? as MODEL judges it (server/judging.py)
+    python benchmarks/turns.py dev.tar                   speech of a tar (as benchmarks/alignment.py reads it)
 
 Prints the tables of docs/realtime.md. Each clip stands in 1 s and 2 s of noise, at a level of -23 dBFS where it is voiced; its true
 beginning and end are where it is 40 dB below its loudest 10 ms. All times are of the sound: what a machine takes is not in them.
@@ -19,7 +18,7 @@ import torch
 from alignment import Utterance, utterances
 
 from thinktalk.layers.resample import resampler
-from thinktalk.server.turns import EAGERNESS, GLANCE_MS, Patience, Started, Stopped, Turns
+from thinktalk.server.turns import Patience, Started, Stopped, Turns
 from thinktalk.server.vad import FRAME, RATE, load_vad
 
 BEFORE_S, AFTER_S = 1.0, 2.0
@@ -33,25 +32,24 @@ VOICES = ("en-us", "en-us+f2", "en-us+m3", "en-us+f4")
 
 @dataclass
 class Clip:
-    """Speech at 16 kHz, where it begins and ends, and where its words end (seconds; none where that is not known)."""
+    """Speech at 16 kHz, and where it begins and ends (seconds)."""
 
     pcm: np.ndarray
     start_s: float
     end_s: float
-    word_ends_s: list[float]
 
 
 # ----------------------------------------------------------------------------------------------------------------- sound
 
 
-def clip_of(pcm: np.ndarray, rate: int, word_ends_s: list[float]) -> Clip:
+def clip_of(pcm: np.ndarray, rate: int) -> Clip:
     """At 16 kHz and -23 dBFS."""
     if rate != RATE:
         pcm = resampler(rate, RATE)(torch.from_numpy(np.ascontiguousarray(pcm))[None])[0].numpy()
     levels = np.sqrt(np.square(pcm[: len(pcm) // 160 * 160].reshape(-1, 160)).mean(1))
     voiced = np.flatnonzero(levels > 0.01 * levels.max())
     loud = np.sqrt(np.square(levels[voiced]).mean())
-    return Clip(pcm * (gain(SPEECH_DB) / loud), 0.01 * voiced[0], 0.01 * (voiced[-1] + 1), word_ends_s)  # fmt: skip
+    return Clip(pcm * (gain(SPEECH_DB) / loud), 0.01 * voiced[0], 0.01 * (voiced[-1] + 1))  # fmt: skip
 
 
 def spoken() -> Iterator[Clip]:
@@ -61,12 +59,12 @@ def spoken() -> Iterator[Clip]:
     for voice in VOICES:
         for text in SENTENCES:
             said = speak(text, voice)
-            yield clip_of(said.pcm, said.sample_rate, [])
+            yield clip_of(said.pcm, said.sample_rate)
 
 
 def recorded(items: list[Utterance]) -> Iterator[Clip]:
     for item in items:
-        yield clip_of(item.pcm, item.rate, item.ends_s)
+        yield clip_of(item.pcm, item.rate)
 
 
 def gain(db: float) -> float:
@@ -224,61 +222,20 @@ def echo(clips: list[Clip]) -> None:
     for below in (0, 10, 20, 30, 40, 50):
         rng = np.random.default_rng(0)
         quiet = lambda clip, rng=rng: level(pink(length(clip), rng), ROOM_DB)  # noqa: E731
-        softer = [Clip(c.pcm * gain(-below), c.start_s, c.end_s, []) for c in clips]
+        softer = [Clip(c.pcm * gain(-below), c.start_s, c.end_s) for c in clips]
         told = opinions([placed(clip, quiet(clip)) for clip in softer])
         shares = [np.mean([any(turns_of(row, threshold=t)) for row in told]) for t in (0.5, 0.8, 0.95)]  # fmt: skip
         print(f"| {below} dB | {' | '.join(f'{100 * s:.0f} %' for s in shares)} |")
 
 
-# ----------------------------------------------------------------------------------------------------------------- judge
-
-
-def judged(clips: list[Clip], model: str, most: int) -> None:
-    """Whole utterances and the same ones broken off after a word: does the model tell them apart, and what would it be worth?"""
-    import thinktalk
-    from thinktalk.server.judging import likely_complete
-
-    omni = thinktalk.load(model, parts=("thinker",))
-    rng = np.random.default_rng(0)
-    glance = level(pink(RATE * GLANCE_MS // 1000, rng), ROOM_DB)
-    found: dict[bool, list[float]] = {True: [], False: []}
-    for clip in [c for c in clips if len(c.word_ends_s) > 3][:most]:
-        broken_s = clip.word_ends_s[int(rng.integers(1, len(clip.word_ends_s) - 2))]
-        for complete, end_s in ((True, clip.end_s), (False, broken_s)):
-            with omni.session(speech=False) as session:
-                session.hear(np.concatenate([clip.pcm[: int(end_s * RATE)], glance]))
-                likely = likely_complete(session, omni.tokenizer)
-                assert likely is not None, "the tokenizer cannot tell yes from no"
-                found[complete].append(likely)
-    whole, broken = (np.array(found[key]) for key in (True, False))
-    better = (whole[:, None] > broken).mean() + 0.5 * (whole[:, None] == broken).mean()
-    thresholds = np.unique(np.concatenate([whole, broken]))
-    gains = [(whole >= t).mean() - (broken >= t).mean() for t in thresholds]
-    best = float(thresholds[int(np.argmax(gains))])
-    print(f"\n{model}: {len(whole)} utterances; a whole one is judged likelier than a broken one in {better:.0%} of all pairs")  # fmt: skip
-    print(f"(50 % is chance). --turn-threshold {best:.3g} parts them best: {(whole >= best).mean():.0%} of the whole, {(broken >= best).mean():.0%} of the broken ones.\n")  # fmt: skip
-    print("| pauses of 0.2 to 2 s within an utterance | turn ends after its end (ms, mean) | pauses taken for its end |\n|---|---|---|")  # fmt: skip
-    pauses = np.linspace(200, 2000, 181)
-    for eagerness in ("high", "medium", "low"):
-        silence_ms, longest_ms = EAGERNESS[eagerness]
-        print(f"| silence alone, {eagerness} | {silence_ms} | {(pauses >= silence_ms).mean():.0%} |")  # fmt: skip
-        done, fooled = (whole >= best).mean(), (broken >= best).mean()
-        delay = done * GLANCE_MS + (1 - done) * longest_ms
-        cut = fooled * (pauses >= GLANCE_MS).mean() + (1 - fooled) * (pauses >= longest_ms).mean()
-        print(f"| judged, {eagerness} | {delay:.0f} | {cut:.0%} |")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description="Figures of docs/realtime.md.")
-    parser.add_argument("tar", nargs="?", help="speech whose word ends are known")
-    parser.add_argument("--model", help="a checkpoint whose judgement is measured; needs the tar")
+    parser.add_argument("tar", nargs="?", help="speech to measure with")
     parser.add_argument("--most", type=int, default=48, help="utterances (48)")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    clips = list(spoken()) if args.tar is None else list(recorded(list(utterances(args.tar))))
-    if args.model is not None:
-        judged(clips, args.model, args.most)
-        return
+    items = [] if args.tar is None else list(utterances(args.tar))
+    clips = list(recorded(items)) if items else list(spoken())
     clips = clips[:: max(1, len(clips) // args.most)][: args.most]
     delays(clips)
     false_starts()

@@ -5,7 +5,7 @@
 
 The question is written after what was heard, the next token's distribution is taken, and all of it is forgotten (engine/peeking.py):
 no word is generated, and nothing stays in the conversation. What the answer is worth depends on the weights:
-benchmarks/turns.py measures it, and finds the probability from which a turn should end (--turn-threshold).
+benchmarks/judging.py measures it, and finds the probability from which a turn should end (--turn-threshold).
 """
 
 from __future__ import annotations
