@@ -66,7 +66,7 @@ def enrol(
 ) -> Enrolment:
     """A voice made of a clip (a path, bytes, or (samples, rate)) of 3 to 60 seconds of one person speaking.
 
-    `directory` is the checkpoint's, for its speech tokenizer. `voices` are the model's own (default: all it has). `fit` says
+    `directory` is the checkpoint's, for its speech tokenizer; None fits without codes. `voices` are the model's own (default: all it has). `fit` says
     whether `cond` is fitted or borrowed from the nearest own voice; None fits where own voices have one. `on_step` as
     fit_cond. Nothing is stored. Errors: InputError (too short, too long, silent, no sound), WeightsError (a name that cannot be), ConfigError.
     """
@@ -82,17 +82,16 @@ def enrol(
     check_voice(name, cond.cpu(), ref_mel, near.bos_token, config=model.config)
     fitted, codes = None, None
     if vector if fit is None else fit:
-        codes = codes_of(pcm, config.sample_rate, directory) if model.config.wav2code else None
+        if directory is not None and model.config.wav2code is not None:
+            codes = codes_of(pcm, config.sample_rate, directory)
         fitted = fit_cond(model.dit, ref_mel[0], cond, codes=codes, steps=steps, seed=seed, on_step=on_step)  # fmt: skip
         cond = fitted.cond
     voice = Voice(name, cond.detach().cpu().float(), ref_mel, near.bos_token)
     return Enrolment(voice, near.name, fitted, codes is not None, vector or fitted is not None)
 
 
-def codes_of(pcm: Tensor, rate: int, directory: Path | None) -> Tensor:
-    """The codes (n,) of a wave (S,), by the speech tokenizer of a checkpoint. Errors: ConfigError, WeightsError."""
-    if directory is None:
-        raise ConfigError("directory: none, expected the checkpoint's, which has the speech tokenizer; give it")  # fmt: skip
+def codes_of(pcm: Tensor, rate: int, directory: Path) -> Tensor:
+    """The codes (n,) of a wave (S,), by the speech tokenizer of a checkpoint. Errors: WeightsError."""
     tokenizer = load_tokenizer(directory, dtype=torch.float32)
     with torch.inference_mode():
         heard = resampler(rate, HEARD_HZ)(pcm[None])
