@@ -5,23 +5,21 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
 from pages import ROOT, Block, blocks
 
 from thinktalk.cli.main import main
-from thinktalk.config import tiny
-from thinktalk.weights.random import random_checkpoint
 
 PAGES = ["README.md", *(f"docs/{page.name}" for page in sorted((ROOT / "docs").glob("*.md")))]
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("demo") / "tiny"
-    random_checkpoint(tiny(), directory, seed=0)
-    return directory
+def checkpoint(tiny_checkpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One that the pages may write into."""
+    return shutil.copytree(tiny_checkpoint, tmp_path_factory.mktemp("demo") / "tiny")
 
 
 @pytest.fixture

@@ -63,7 +63,7 @@ def assert_same_life(ours: tuple, theirs: tuple) -> None:
     assert ours[3] == theirs[3]
 
 
-@settings(max_examples=8)
+@settings(max_examples=6)
 @given(acts=st.lists(st.integers(0, 4), max_size=6))
 def test_forks_and_saved_sessions_go_on_to_the_bit(acts, tmp_path_factory):
     session = Session(engine(), options=options(greedy=False, seed=4))

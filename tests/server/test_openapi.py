@@ -31,7 +31,7 @@ def test_every_answer_is_as_the_document_says(client, route: str, mode: Generati
     seen = []
 
     @settings(
-        max_examples=5 if route.endswith("/voices") else 15,
+        max_examples=5 if route.endswith("/voices") else 10,
         derandomize=True,
         deadline=None,
         suppress_health_check=list(HealthCheck),

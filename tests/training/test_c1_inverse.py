@@ -19,6 +19,8 @@ from thinktalk.training.c2_flow import FlowConfig, Utterances
 from thinktalk.wav2code.encoder import SpeechTokenizer
 from thinktalk.wav2code.pieces import Pieces
 
+pytestmark = pytest.mark.xdist_group("trained_world")  # as test_c2_flow.py
+
 CONFIG = Wav2CodeConfig(
     num_mels=16, width=32, num_layers=1, num_heads=2, ffn_width=32, block_frames=12, pool=1, choices=40
 )  # fmt: skip

@@ -15,6 +15,8 @@ from thinktalk.config import DiTConfig, SpeakerEncoderConfig, Wav2CodeConfig
 from thinktalk.training.c2_flow import FlowConfig, FlowStage, Utterances, begin, hide
 from thinktalk.wav2code.encoder import SpeechTokenizer
 
+pytestmark = pytest.mark.xdist_group("trained_world")  # which is trained once
+
 CONFIG = DiTConfig(
     width=32, num_layers=3, num_heads=2, head_dim=16, code_width=16, num_codes=40, num_mels=16, block_frames=4,
     look_ahead_layers=(1,), look_backward_layers=(0, 2), speaker_width=8,
