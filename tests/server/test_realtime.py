@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import io
+import threading
 import time
 from collections.abc import Iterator
 
@@ -31,6 +32,7 @@ from thinktalk.prompt import SPEECH_SYSTEM
 from thinktalk.server import planning
 from thinktalk.server.app import create_app
 from thinktalk.server.calls import with_tools
+from thinktalk.server.sitting import Sitting
 
 QUICK = {"seed": 0, "max_text_tokens": 8, "max_codes": 20, "flow_points": 3, "flow_method": "euler"}
 TOOL = {"type": "function", "name": "look", "description": "Looks.", "parameters": {"type": "object", "properties": {}}}  # fmt: skip
@@ -328,17 +330,33 @@ def test_what_is_wrong_is_told_and_the_conversation_goes_on(omni, caller: Caller
     assert words_of(caller.answer()) == chat(omni, user("Hello."))
 
 
-def test_whoever_hangs_up_leaves_his_seat(omni, client: TestClient):
-    hub = client.app.state.hub
+@pytest.mark.parametrize("planted", [False, True])
+def test_whoever_hangs_up_leaves_his_seat(planted: bool, client: TestClient, monkeypatch: pytest.MonkeyPatch):  # fmt: skip
+    """In the middle of an answer, and while the engine is busy: one wish frees it, and each wish waits for a unit of work."""
+    hub, gate, wishes = client.app.state.hub, threading.Event(), []
+    post = hub.engine.post
+
+    def counted(wish):
+        wishes.append(wish)
+        return post(wish)
+
+    if planted:
+        monkeypatch.setattr(
+            Sitting, "abandon", lambda _: None
+        )  # so it is interrupted first, fit to go on
     with calling(client) as caller:
         caller.session(max_output_tokens=8)
         caller.say("Hello.")
         caller.send("response.create")
-        caller.until("response.created")
-    until = time.monotonic() + 5.0  # freed at once; a busy machine gets its time
+        caller.until("response.output_audio_transcript.delta")
+        hub.engine.post(gate.wait)
+        monkeypatch.setattr(hub.engine, "post", counted)
+        threading.Timer(0.2, gate.set).start()
+    until = time.monotonic() + 30.0  # freed at once; a busy machine gets its time
     while (hub.engine.seats or hub.conversations) and time.monotonic() < until:
         time.sleep(0.005)
     assert not hub.engine.seats and not hub.conversations
+    assert len(wishes) == (3 if planted else 1)
 
 
 def test_a_full_server_says_so_before_the_call(omni, tiny_checkpoint: str):

@@ -47,12 +47,14 @@ def test_a_client_that_goes_takes_his_work_along(hub: Hub, stream: bool, planted
             while not hub.engine.seats or (stream and len(sent) < 2):
                 assert not asking.done()
                 await asyncio.sleep(0.005)
-            seat, do, wishes = hub.engine.seats[0], hub.engine.do, []
+            seat, post, wishes = hub.engine.seats[0], hub.engine.post, []
             while (
                 not stream and seat.replying is None
             ):  # its session is made, its reply is under way
                 await asyncio.sleep(0.005)
-            monkeypatch.setattr(hub.engine, "do", lambda wish: (wishes.append(wish), do(wish))[1])
+            monkeypatch.setattr(
+                hub.engine, "post", lambda wish: (wishes.append(wish), post(wish))[1]
+            )
             gone.set()
             await asking
             assert seat.closed and not hub.engine.seats and not hub.conversations

@@ -50,6 +50,7 @@ class Seat:
     """Why it stands still: a piece that could not be read. rewind() clears it."""
     closed: bool = False
     posted: Future | None = None  # the last wish that nobody waited for
+    closing: Future | None = None
 
     # ---------------------------------------------------------------------------------------------------- what it knows
 
@@ -141,9 +142,12 @@ class Seat:
         """Another seat that goes on from here on its own; this one must be idle. Errors: Busy."""
         return self.engine.open(voice=self.voice, state=self.engine.do(lambda: self.state.fork()))
 
-    def close(self) -> None:
-        """Give the place up; a reply is cancelled."""
-        self.engine.do(self._close)
+    def close(self, *, wait: bool = True) -> None:
+        """Give the place up; a reply is cancelled. Without `wait` that is so soon, and another close() waits for it."""
+        if self.closing is None:
+            self.closing = self.engine.post(self._close)
+        if wait:
+            self.closing.result()
 
     # ------------------------------------------------------------------------------------- in the engine's thread alone
 

@@ -271,13 +271,13 @@ class Session(Dialogue):
         session._mark, session._marked = seat.memory.mark(), True
         return session
 
-    def close(self) -> None:
-        """Hang up; the seat is free for another."""
+    def close(self, *, wait: bool = True) -> None:
+        """Hang up; the seat is free for another, without `wait` as soon as the engine's step under way has ended."""
         if not self.closed:
             self.closed = True
             if self._answer is not None:
                 self._answer.close()
-            self._seat.close()
+        self._seat.close(wait=wait)
 
     def __enter__(self) -> Self:
         return self

@@ -148,14 +148,12 @@ class Answers:
 
     async def end(self) -> None:
         """The client has gone: whatever is under way ends, and his seats are free."""
-        tasks, sittings = (
-            list(self.tasks),
-            [self.sitting, *(r.sitting for r in self.others.values())],
-        )
+        for sitting in [self.sitting, *(response.sitting for response in self.others.values())]:
+            sitting.abandon()
+        tasks = list(self.tasks)
         for task in tasks:
             task.remove_done_callback(self._task_ended)  # what it meets on its way out is no news
             task.cancel()
-        await asyncio.gather(*(sitting.abandon() for sitting in sittings), return_exceptions=True)
         await asyncio.gather(*tasks, return_exceptions=True)
         await self.sitting.leave()
 

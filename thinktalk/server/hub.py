@@ -173,9 +173,9 @@ class Hub(Intake):
         begun: list[AsyncIterator[Event]] = []
         ended = "left"
 
-        def leave() -> None:
+        def interrupt() -> None:
             if not session.closed and session.replying:
-                session.close() if last else session.interrupt()
+                session.interrupt()
 
         try:
             # a cancel meets the session's own loop first: it must not wait for the engine in ours
@@ -208,7 +208,10 @@ class Hub(Intake):
             raise
         finally:
             self.metrics.replies.labels(ended).inc()
-            await call(leave)
+            if last:
+                session.close(wait=False)  # conversation() waits for it
+            else:
+                await call(interrupt)
             for events in begun:
                 await events.aclose()
 

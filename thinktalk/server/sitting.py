@@ -232,14 +232,14 @@ class Sitting:
 
     # ------------------------------------------------------------------------------------------------------------- end
 
-    async def abandon(self) -> None:
+    def abandon(self) -> None:
         """Nobody is there any more: the seat is free after the engine's unit of work, whatever goes on in it.
 
         Who still uses the session finds it closed. leave() must follow, when all of them have ended.
         """
-        session = self.session
-        if session is not None:
-            await self.hub.call(session.close)
+        if self.session is not None:
+            with contextlib.suppress(RuntimeError):  # the engine has stopped
+                self.session.close(wait=False)
 
     async def leave(self) -> None:
         """Give the seat up; the next scene takes another."""
