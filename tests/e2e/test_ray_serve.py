@@ -5,6 +5,7 @@ Needs the extra `ray`, which .ci/slow installs. Minutes, most of them until proc
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import re
@@ -29,6 +30,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from thinktalk.server.app import create_app
+from thinktalk.server.hub import Hub
 
 pytestmark = [
     pytest.mark.slow,
@@ -46,17 +48,17 @@ def asked(question: str, **more) -> dict:
 
 
 @contextlib.contextmanager
-def replicated(model: str, folder: Path, replicas: int) -> Iterator[Server]:
+def replicated(model: str, folder: Path, replicas: str, *more: str) -> Iterator[Server]:
     """So many replicas that share this machine's processors."""
-    options = ["--ray", "--ray-address", "local", "--replicas", str(replicas), "--replica-cpus", "0.5"]  # fmt: skip
+    options = ["--ray", "--ray-address", "local", "--replicas", replicas, "--replica-cpus", "0.5"]  # fmt: skip
     options += ["--max-codes", str(CODES), "--drain-seconds", "60", "--queue-seconds", "60"]
-    with serving(model, *options, log=folder / "log", seconds=400) as server:
+    with serving(model, *options, *more, log=folder / "log", seconds=400) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
 def server(tiny_checkpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with replicated(tiny_checkpoint, tmp_path_factory.mktemp("ray"), 2) as server:
+    with replicated(tiny_checkpoint, tmp_path_factory.mktemp("ray"), "2") as server:
         yield server
 
 
@@ -252,14 +254,32 @@ def test_what_ray_takes_away_ends_its_conversations_first(server: Server):
     assert "taken the deployment away" in server.text()
 
 
-def test_a_signal_drains(tiny_checkpoint: str, tmp_path: Path):
-    with replicated(tiny_checkpoint, tmp_path, 1) as server:
+def test_a_replica_whose_engine_has_stopped_says_so(tiny_checkpoint: str):
+    from thinktalk.server.replica import Replica
+
+    async def asked() -> None:
+        replica = Replica.__new__(Replica)
+        async with Hub(quick_settings(tiny_checkpoint)) as replica.hub:
+            await replica.check_health()
+            replica.hub.engine.broken = ValueError("planted")
+            with pytest.raises(RuntimeError, match="engine has stopped"):
+                await replica.check_health()
+
+    asyncio.run(asked())
+
+
+def test_conversations_bring_a_replica_and_a_signal_drains_both(tiny_checkpoint: str, tmp_path: Path):  # fmt: skip
+    with replicated(tiny_checkpoint, tmp_path, "1-2", "--replica-load", "1") as server:
+        assert len(replicas(server)) == 1
+        others = [call(server), call(server)]
+        wait_until(lambda: len(counted(server, "thinktalk_sessions")) == 2)
         family = psutil.Process(server.process.pid).children(recursive=True)
         socket = call(server)
         answering(socket)
         server.process.send_signal(signal.SIGTERM)
         events, code = until_closed(socket)
         whole(events, code)
+        assert [until_closed(other)[1] for other in others] == [1001, 1001]
         assert server.process.wait(120) == 0
         _, alive = psutil.wait_procs(family, timeout=60)
         assert not [p for p in alive if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]

@@ -77,6 +77,7 @@ def deployment_options(settings: Settings) -> dict[str, Any]:
         "graceful_shutdown_timeout_s": settings.drain_seconds + GRACE_S,
         "graceful_shutdown_wait_loop_s": 1.0,  # what was sent last arrives meanwhile
         "health_check_period_s": 2.0,
+        "max_constructor_retry_count": 3,
         "ray_actor_options": {"num_cpus": settings.replica_cpus, "num_gpus": _gpus(settings)},
         "request_router_config": {"request_router_class": "thinktalk.server.affinity.Affinity"},
         "logging_config": {"enable_access_log": False, "log_level": settings.log_level.upper()},
@@ -184,7 +185,9 @@ def _deploy(serve: Any, settings: Settings) -> Any:
     try:
         return serve.run(deployment.bind(settings.to_json()), name=NAME, route_prefix="/")
     except RuntimeError as error:
-        raise ConfigError(_reason(str(error))) from None
+        application = serve.status().applications.get(NAME)
+        parts = [] if application is None else application.deployments.values()
+        raise ConfigError(_reason("\n".join([str(error), *(part.message for part in parts)]))) from None  # fmt: skip
 
 
 def _reason(told: str) -> str:
