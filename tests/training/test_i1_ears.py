@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -10,7 +12,7 @@ from thinktalk.config import AudioEncoderConfig
 from thinktalk.data.speech import LETTERS
 from thinktalk.encoders.audio import AudioEncoder
 from thinktalk.training.c1_tokenizer import Speech
-from thinktalk.training.i1_ears import Ears, EarsConfig, EarsStage, greedy, mask_mel
+from thinktalk.training.i1_ears import Ears, EarsConfig, EarsStage, Words, greedy, mask_mel
 from thinktalk.training.losses import IGNORE
 
 CONFIG = AudioEncoderConfig(
@@ -81,9 +83,10 @@ def test_clips_that_hear_each_other_are_found():
     class Bleeds(Ears):
         """Planted fault: all clips as one."""
 
-        def hear(self, mels):
+        def listen(self, mels):
             even = [mel[:, : mel.shape[1] // 2 * 2] for mel in mels]
-            return list(super().hear([torch.cat(even, 1)])[0].split([m.shape[1] // 2 for m in even]))  # fmt: skip
+            (frames,), told = super().listen([torch.cat(even, 1)])
+            return list(frames.split([m.shape[1] // 2 for m in even])), told
 
     stage, data = make(), batch()
     expected = plain(stage, data)
@@ -124,6 +127,68 @@ def test_speech_without_phones_is_learnt_from_its_letters():
     total, metrics = stage.loss(data, generator=noise())
     assert total.item() == metrics["ctc"].item() and "phones" not in metrics
     assert stage.modules.phones is None
+
+
+# ------------------------------------------------------------------------------------------------ the Thinker's words
+
+
+def make_words(weight: float = 1.0) -> EarsStage:
+    """Ears whose Thinker has a token a letter."""
+    torch.manual_seed(0)
+    words = Words(0.3 * torch.randn(26, CONFIG.out_width), lambda text: [ord(c) - ord("a") for c in text])  # fmt: skip
+    config = EarsConfig(time_masks=0, band_masks=0, words=weight, length=0.5)
+    return EarsStage(Ears(AudioEncoder(CONFIG), labels=len(LETTERS), phones=PHONES, words=words), config)  # fmt: skip
+
+
+def spelt_batch() -> Speech:
+    return replace(batch(), texts=["hello", "say", "aloud"])
+
+
+def plain_words(stage: EarsStage, data: Speech) -> tuple[float, float]:
+    """CTC a token of each clip alone through the encoder as it runs when people talk, and the lengths."""
+    words, total, tokens, gaps = stage.modules.words, 0.0, 0, []
+    labels = torch.cat([words.blank[None], words.table])
+    for mel, text in zip(data.mels, data.texts, strict=True):
+        (told,) = stage.modules.encoder.encode([mel[:, : mel.shape[1] // 2 * 2]])
+        said = torch.tensor([ord(c) - ord("a") + 1 for c in text])
+        angles = F.cosine_similarity(told[:, None], labels[None], dim=2)
+        log_probs = (words.sharpness.exp() * angles).log_softmax(-1)
+        total += F.ctc_loss(log_probs, said, torch.tensor(len(told)), torch.tensor(len(said)), reduction="sum").item()  # fmt: skip
+        tokens += len(said)
+        gaps.append((told.norm(dim=1) / words.table.norm(dim=1).mean()).log().square())
+    return total / tokens, torch.cat(gaps).mean().item()
+
+
+def test_words_are_heard_as_the_thinker_will_hear_them():
+    stage, data = make_words(), spelt_batch()
+    total, metrics = stage.loss(data, generator=noise())
+    words, unlike = plain_words(stage, data)
+    # float32 sums in another order
+    assert float(metrics["words"]) == pytest.approx(words, rel=2e-5)
+    assert float(metrics["unlike"]) == pytest.approx(unlike, rel=2e-5)
+    others = float(metrics["ctc"]) + float(metrics["phones"])
+    assert total.item() == pytest.approx(others + words + 0.5 * unlike, rel=2e-5)
+    assert unlike < 1  # a fresh adapter speaks about as loudly as an embedding
+    # planted fault: told without the adapter's norm
+    stage.modules.encoder.norm.weight.data[:] = torch.linspace(0.5, 2, CONFIG.width)
+    assert float(metrics["words"]) != pytest.approx(plain_words(stage, data)[0], rel=1e-3)
+
+
+def test_words_teach_the_adapter_and_are_read_from_it():
+    stage, data = make_words(), spelt_batch()
+    learns = list(stage.trainable())
+    assert {id(p) for p in stage.modules.encoder.proj.parameters()} <= {id(p) for p in learns}
+    assert not any(p is stage.modules.encoder.bos_eos.weight for p in learns)
+    before = stage.modules.words.table.clone()
+    optimiser = torch.optim.AdamW(learns, lr=5e-3)
+    for step in range(200):
+        total, _ = stage.loss(data, generator=noise(step))
+        optimiser.zero_grad()
+        total.backward()
+        optimiser.step()
+    read = ["".join(chr(n + ord("a")) for n in row) for row in stage.written(data.mels)]  # fmt: skip
+    assert read == data.texts
+    assert torch.equal(stage.modules.words.table, before)  # the Thinker stays as it is
 
 
 def test_greedy_drops_repetitions_and_blanks():

@@ -50,6 +50,26 @@ def test_gradients_reach_what_the_stage_unfreezes_and_nothing_else(case):
     assert all(n.endswith((".a", "k.bias")) for n in expected - moved)
 
 
+def test_features_are_asked_to_be_as_long_as_embeddings():
+    row, model = batch(), fresh()
+    stage, plain = (JointStage(model, ["audio", "vision"], length=length) for length in (0.5, 0.0))
+    total, metrics = stage.loss(row, generator=torch.Generator())
+    media, _ = stage.features(row)
+    length = model.thinker.embed.weight.norm(dim=1).mean()
+    each = [(x.norm(dim=1) / length).log().square().mean() for x in media.values()]
+    unlike = torch.stack(each).mean().item()
+    without = plain.loss(row, generator=torch.Generator())[0].item()
+    # the same float32 numbers, added in another order
+    assert float(metrics["unlike"]) == pytest.approx(unlike, rel=1e-5)
+    assert total.item() == pytest.approx(without + 0.5 * unlike, rel=1e-5) and unlike > 0.01
+    # a medium that is too long is pulled down
+    model.audio.proj.weight.data *= 40
+    assert float(stage.loss(row, generator=torch.Generator())[1]["unlike"]) > 2 * unlike
+    # an encoder that does not learn is what it is
+    alone = JointStage(model, ["thinker"], length=0.5)
+    assert "unlike" not in alone.loss(row, generator=torch.Generator())[1]
+
+
 def test_what_learns_is_what_is_exported():
     assert set(JointStage(fresh()).parts()) == {"audio", "vision", "thinker"}
     assert set(AlignStage(fresh()).parts()) == {"audio", "vision"}

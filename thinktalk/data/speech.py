@@ -217,6 +217,8 @@ class Spoken:
     voice: str
     codes: Tensor | None  # (n,) int64, where the sample has them and its speed is its own
     name: str
+    text: str = ""
+    """As it is written, capitals and all."""
 
 
 def spoken(
@@ -250,4 +252,5 @@ def spoken(
         voice=sample.voice or "",
         codes=None if codes is None else torch.from_numpy(codes),
         name=sample.where,
+        text=sample.text,
     )

@@ -100,9 +100,13 @@ class AudioEncoder(Blocked):
     def _run(self, groups: Sequence[Tensor]) -> list[Tensor]:
         """Pieces (C, M, L) of each length -> tokens (S // 2, D) of every piece, in order."""
         x_ND, runs = self.frames(groups)
+        return list(self.adapt(x_ND, runs).split([S // 2 for C, S in runs for _ in range(C)]))
+
+    def adapt(self, x_ND: Tensor, runs: Sequence[Run]) -> Tensor:
+        """What the Thinker is told of what the last layer says (see `frames`): tokens (N', out_width), 25 a second."""
         parts = x_ND.split([C * S for C, S in runs])
         x_ND = torch.cat([self._pool(part, *run) for part, run in zip(parts, runs, strict=True)])
-        return list(self.proj(self.norm(x_ND)).split([S // 2 for C, S in runs for _ in range(C)]))
+        return self.proj(self.norm(x_ND))
 
     def frames(self, groups: Sequence[Tensor]) -> tuple[Tensor, list[Run]]:
         """What the last layer says (N, D), 50 frames a second, of pieces (C, M, L) of each length, and their runs (C, S)."""

@@ -11,7 +11,7 @@ from thinktalk.data.mixture import Source
 from thinktalk.data.speech import Augmentation
 from thinktalk.recipes.recipe import ModelRecipe
 from thinktalk.training import speech_batches
-from thinktalk.training.i1_ears import Ears, EarsConfig, EarsStage
+from thinktalk.training.i1_ears import Ears, EarsConfig, EarsStage, Words
 from thinktalk.training.optim import OptimConfig
 from thinktalk.training.parallel import World
 
@@ -46,7 +46,15 @@ class EarsRecipe(ModelRecipe):
         encoder = self.load("audio").audio
         torch.manual_seed(self.seed)
         phones = len(alphabet.phones) + 1 if len(alphabet.phones) else 0
-        return EarsStage(Ears(encoder, labels=len(alphabet.letters), phones=phones), self.ears)
+        words = self.words() if self.ears.words else None
+        ears = Ears(encoder, labels=len(alphabet.letters), phones=phones, words=words)
+        return EarsStage(ears, self.ears)
+
+    def words(self) -> Words:
+        """The tokens of `start`'s Thinker, which must have learnt to read for them to mean anything."""
+        thinker = self.load("thinker").thinker
+        assert thinker is not None
+        return Words(thinker.embed.weight, self.tokenizer().encode)
 
     def data(self, world: World) -> Loader:
         """This rank's speech, each time as it might have sounded elsewhere."""

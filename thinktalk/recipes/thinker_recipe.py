@@ -27,6 +27,8 @@ class ThinkerRecipe(ModelRecipe):
     """What is trained: beginnings of parameters' names, such as audio.proj or thinker.layers, separated by commas."""
     encoder_rate: float = 1.0
     """Learning rate of the encoders as a share of optim.lr."""
+    length: float = 0.0
+    """Weight of how unlike the Thinker's embeddings in length sounds and pictures are; for adapters that begin anew, 0.1."""
     cache_mb: int = 0
     """Memory for features of encoders that are not trained; 0 encodes every medium each time."""
     tasks: str = "transcribe"
@@ -49,7 +51,7 @@ class ThinkerRecipe(ModelRecipe):
     def options(self) -> dict[str, Any]:
         """What every stage is told."""
         names = tuple(name.strip() for name in self.learns.split(",") if name.strip())
-        return {"learns": names, "encoder_rate": self.encoder_rate, "cache_mb": self.cache_mb}
+        return {"learns": names, "encoder_rate": self.encoder_rate, "cache_mb": self.cache_mb, "length": self.length}  # fmt: skip
 
     def data(self, world: World) -> Loader:
         """This rank's rows."""

@@ -20,6 +20,7 @@ from torch.utils.checkpoint import checkpoint
 
 __all__ = [
     "IGNORE", "Preference", "answer_loss", "ctc", "dpo", "next_tokens", "sequence_logprobs", "token_logprobs",
+    "unlike_length",
 ]  # fmt: skip
 
 IGNORE = -100
@@ -97,6 +98,11 @@ def ctc(
     )  # fmt: skip
     count = (label_lengths * fits).sum().clamp(min=1)
     return (losses_B * fits).sum() / count, int((~fits).sum())
+
+
+def unlike_length(x_ND: Tensor, length: float | Tensor) -> Tensor:
+    """Mean square of the logarithm of how many times longer (or shorter) than `length` each row is."""
+    return (x_ND.float().norm(dim=1).clamp(min=1e-6) / length).log().square().mean()
 
 
 def token_logprobs(hidden: Tensor, targets: Tensor, logits: Logits, *, chunk: int = 2048) -> Tensor:

@@ -186,6 +186,7 @@ def _speech(items: Sequence[Spoken], *, voices: Mapping[str, int]) -> Speech:
         label_lengths=torch.tensor([len(item.labels) for item in items]),
         phones=[item.frames for item in items],
         speakers=torch.tensor([voices.get(item.voice, 0) for item in items]),
+        texts=[item.text for item in items],
     )
 
 

@@ -28,7 +28,7 @@ from thinktalk.errors import ConfigError
 from thinktalk.layers.spans import Spans
 from thinktalk.messages import Embedded
 from thinktalk.thinker.model import merge_media
-from thinktalk.training.losses import IGNORE, answer_loss
+from thinktalk.training.losses import IGNORE, answer_loss, unlike_length
 from thinktalk.training.stage import Metrics, Stage
 from thinktalk.weights.model import OmniModel
 
@@ -46,10 +46,11 @@ class ThinkerStage(Stage):
     """Batches are Packed; encoders and Thinker learn as far as `learns` says."""
 
     def __init__(
-        self, model: OmniModel, learns: Sequence[str], *, encoder_rate: float = 1.0, cache_mb: int = 0
+        self, model: OmniModel, learns: Sequence[str], *, encoder_rate: float = 1.0, cache_mb: int = 0, length: float = 0.0
     ):  # fmt: skip
         """`encoder_rate`: learning rate of the encoders as a share of the Thinker's. `cache_mb`: memory for features of
-        frozen encoders. Errors: ConfigError for a name of `learns` that no parameter begins with."""
+        frozen encoders. `length`: weight of how much longer or shorter than embeddings the features of encoders that learn
+        are; the Thinker's first norm hides it from the loss, and fresh adapters grow without end. Errors: ConfigError for a name of `learns` that no parameter begins with."""
         if model.thinker is None or model.audio is None or model.vision is None:
             raise ConfigError("the Thinker's stages need audio, vision and thinker; load all three")
         self.ids = model.config.thinker.ids
@@ -63,6 +64,7 @@ class ThinkerStage(Stage):
         """Whether anything of a part is trained."""
         self.lr_scale = {n: encoder_rate for n in ("audio", "vision") if self.learning[n] and encoder_rate != 1}  # fmt: skip
         self.cache = _Cache(cache_mb << 20)
+        self.length = length
 
     # ------------------------------------------------------------------------------------------------ what is trained
 
@@ -114,7 +116,20 @@ class ThinkerStage(Stage):
         x = Embedded(embeds, batch.positions.to(device))
         hidden = packed_hidden(self.thinker, x, spans.to(device))
         loss, tokens = answer_loss(hidden, targets, self.thinker.logits)
-        return loss, {"tokens": tokens, "conversations": float(len(batch.names))} | self._watched(batch, hidden, targets)  # fmt: skip
+        metrics: Metrics = {"tokens": tokens, "conversations": float(len(batch.names))}
+        if self.length and (unlike := self._unlike(media)) is not None:
+            loss = loss + self.length * unlike
+            metrics["unlike"] = unlike.detach()
+        return loss, metrics | self._watched(batch, hidden, targets)
+
+    def _unlike(self, media: Mapping[int, Tensor]) -> Tensor | None:
+        """How unlike embeddings in length the features of encoders that learn are; None without any."""
+        learning = {self.ids.audio: "audio", self.ids.image: "vision", self.ids.video: "vision"}
+        found = [x for token, x in media.items() if self.learning[learning[token]]]
+        if not found:
+            return None
+        length = self.thinker.embed.weight.detach().float().norm(dim=1).mean()
+        return torch.stack([unlike_length(x, length) for x in found]).mean()
 
     @torch.no_grad()
     def _watched(self, batch: Packed, hidden: Tensor, targets: Tensor) -> dict[str, Tensor]:
