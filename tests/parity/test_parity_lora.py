@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 import warnings
 
 import pytest
@@ -18,6 +19,23 @@ from thinktalk.weights.random import random_voices
 from thinktalk.weights.voices import save_voices
 
 TOLERANCE = 1e-6  # relative; float32 products of rank 4 in two orders of summation
+
+
+LAYERS = ["q_proj", "v_proj", "down_proj", "attn.q", "fc1", "codec_head", "thinker_to_talker_proj"]
+CASES = {
+    "ms-swift": dict(target_modules=LAYERS),
+    "embeddings": dict(
+        target_modules=["embed_tokens", "up_proj"], modules_to_save=["lm_head"], alone=True
+    ),
+    "rslora": dict(
+        target_modules=LAYERS, use_rslora=True, alpha_pattern={"v_proj": 3}, rank_pattern={"fc1": 2}
+    ),
+    "biases": dict(target_modules=["q_proj"], lora_bias=True, bias="lora_only"),
+    "LLaMA-Factory": dict(
+        target_modules=["q_proj", "gate_proj", "lm_head", "out_proj", "attn.proj"], alone=True
+    ),
+}
+QUERIES = dict(target_modules=["q_proj"])
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +67,32 @@ def train(path, *, alone=False, **options):
     return official_state_dict(model)
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """name -> the folder of its adapter, and the tensors of PEFT's own merge; made once."""
+    made = {}
+
+    def of(name):
+        if name not in made:
+            path = tmp_path_factory.mktemp("adapter") / "adapter"
+            made[name] = path, train(path, **CASES.get(name, QUERIES))
+        return made[name]
+
+    return of
+
+
+@pytest.fixture
+def adapter(trained, tmp_path):
+    """adapter(name) puts a copy into tmp_path / "adapter" and returns the tensors of PEFT's own merge."""
+
+    def of(name):
+        path, expected = trained(name)
+        shutil.copytree(path, tmp_path / "adapter")
+        return expected
+
+    return of
+
+
 def near(directory, expected) -> None:
     files = TensorFiles(directory)
     assert set(files) == expected.keys()
@@ -57,25 +101,9 @@ def near(directory, expected) -> None:
         assert (ours - theirs).abs().max() <= TOLERANCE * theirs.abs().max(), name
 
 
-LAYERS = ["q_proj", "v_proj", "down_proj", "attn.q", "fc1", "codec_head", "thinker_to_talker_proj"]
-CASES = {
-    "ms-swift": dict(target_modules=LAYERS),
-    "embeddings": dict(
-        target_modules=["embed_tokens", "up_proj"], modules_to_save=["lm_head"], alone=True
-    ),
-    "rslora": dict(
-        target_modules=LAYERS, use_rslora=True, alpha_pattern={"v_proj": 3}, rank_pattern={"fc1": 2}
-    ),
-    "biases": dict(target_modules=["q_proj"], lora_bias=True, bias="lora_only"),
-    "LLaMA-Factory": dict(
-        target_modules=["q_proj", "gate_proj", "lm_head", "out_proj", "attn.proj"], alone=True
-    ),
-}
-
-
 @pytest.mark.parametrize("case", CASES)
-def test_merging_is_pefts(base, tmp_path, case):
-    expected = train(tmp_path / "adapter", **CASES[case])
+def test_merging_is_pefts(base, adapter, tmp_path, case):
+    expected = adapter(case)
     before = official_state_dict(tiny_reference())
     moved = [name for name, tensor in expected.items() if not torch.equal(tensor, before[name])]
     assert moved  # the fixture: the adapter does change the model
@@ -84,9 +112,9 @@ def test_merging_is_pefts(base, tmp_path, case):
     assert report["merged"] == len(moved)
 
 
-def test_a_wrong_scale_is_seen(base, tmp_path):
+def test_a_wrong_scale_is_seen(base, adapter, tmp_path):
     """Planted fault: alpha read as 12.1 instead of 12."""
-    expected = train(tmp_path / "adapter", target_modules=LAYERS)
+    expected = adapter("ms-swift")
     config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
     (tmp_path / "adapter" / "adapter_config.json").write_text(
         json.dumps(config | {"lora_alpha": 12.1})
@@ -96,9 +124,9 @@ def test_a_wrong_scale_is_seen(base, tmp_path):
         near(tmp_path / "merged", expected)
 
 
-def test_names_of_older_transformers(base, tmp_path):
+def test_names_of_older_transformers(base, adapter, tmp_path):
     """Before transformers 5 the language model was thinker.model.layers and the encoders stood beside it."""
-    expected = train(tmp_path / "adapter", target_modules=LAYERS)
+    expected = adapter("ms-swift")
     path = tmp_path / "adapter" / "adapter_model.safetensors"
     renamed = {}
     for name, tensor in load_file(path).items():
@@ -124,8 +152,8 @@ def test_names_of_older_transformers(base, tmp_path):
         ({"lora_alpha": "much"}, "lora_alpha"),
     ],
 )
-def test_what_cannot_be_merged_is_refused(base, tmp_path, change, told):
-    train(tmp_path / "adapter", target_modules=["q_proj"])
+def test_what_cannot_be_merged_is_refused(base, adapter, tmp_path, change, told):
+    adapter("queries")
     path = tmp_path / "adapter" / "adapter_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(WeightsError, match=told):
@@ -133,8 +161,8 @@ def test_what_cannot_be_merged_is_refused(base, tmp_path, change, told):
     assert not (tmp_path / "merged").exists()
 
 
-def test_adapters_of_other_models(base, tmp_path):
-    train(tmp_path / "adapter", target_modules=["q_proj"])
+def test_adapters_of_other_models(base, adapter, tmp_path):
+    adapter("queries")
     path = tmp_path / "adapter" / "adapter_model.safetensors"
     good = load_file(path)
     name = next(n for n in good if n.endswith("lora_B.weight"))
