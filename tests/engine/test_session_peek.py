@@ -10,6 +10,7 @@ from session_house import Script, engine, omni, options, reply_of, speech
 
 from thinktalk import pipeline
 from thinktalk.engine import peeking
+from thinktalk.engine.answering import wait_for
 from thinktalk.engine.seat import Seat
 from thinktalk.engine.session import Session
 from thinktalk.errors import InputError
@@ -96,3 +97,19 @@ def test_what_cannot_be_judged_is_told():
         session.peek(QUESTION)
     reply = reply_of(list(events))
     assert reply.text
+
+
+def test_a_seat_is_not_idle_while_a_piece_is_being_made():
+    """Whoever waits until all is read (peek, fork, save) must not go on while a sound is still encoded."""
+    (reading,) = pipeline.embed(omni()[0], [Script().prompt()])
+    with engine() as house:
+        seat, seen = house.open(), []
+
+        def encode() -> list:
+            seen.append(seat.idle)
+            return [reading]
+
+        seat.read([encode])
+        wait_for(lambda: seat.idle, house)
+        assert seen == [False]
+        assert seat.length == reading.embedded.length, "idle means read"

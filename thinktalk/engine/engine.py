@@ -208,9 +208,13 @@ class Engine(Worker):
         piece = seat.pieces[0]
         what, turn, size = piece.what, piece.turn, self.prefill_chunk
         if callable(what):
-            seat.pieces.popleft()
-            more = [Piece(reading, piece.due) for reading in what() or ()]
-            seat.pieces.extendleft(reversed(more))
+            made: list[Piece] = []
+            try:
+                made = [Piece(reading, piece.due) for reading in what() or ()]
+            finally:
+                for each in reversed(made):
+                    seat.pieces.insert(1, each)
+                seat.pieces.popleft()  # last: others ask meanwhile whether the seat is idle
             return
         if turn is None:
             seat.turn = None  # what was said before is past: keep() comes too late
