@@ -261,7 +261,7 @@ def test_a_replica_whose_engine_has_stopped_says_so(tiny_checkpoint: str):
         replica = Replica.__new__(Replica)
         async with Hub(quick_settings(tiny_checkpoint)) as replica.hub:
             await replica.check_health()
-            replica.hub.engine.broken = ValueError("planted")
+            await replica.hub.call(replica.hub.engine.stop)
             with pytest.raises(RuntimeError, match="engine has stopped"):
                 await replica.check_health()
 
