@@ -220,7 +220,7 @@ def test_ctrl_c_while_it_plays_keeps_what_was_heard(typed: Callable, folder: Pat
     player.write_text("#!/bin/sh\nhead -c 4800 >heard; kill -INT $PPID; exec cat >>heard\n")
     player.chmod(0o755)
     monkeypatch.setenv("PATH", str(player.parent), prepend=os.pathsep)
-    status, out, _ = typed("Hello", ":save talk.json", options=("--play", "--max-codes", "60"), most=40)  # fmt: skip
+    status, out, _ = typed("Hello", ":save talk.json", options=("--play", "--max-codes", "24"), most=40)  # fmt: skip
     assert status == 0
     assert "[heard up to: " in out
     kept = saved()[1]["content"]

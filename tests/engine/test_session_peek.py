@@ -11,6 +11,7 @@ from session_house import Script, engine, omni, options, reply_of, speech
 from thinktalk import pipeline
 from thinktalk.engine import peeking
 from thinktalk.engine.answering import wait_for
+from thinktalk.engine.engine import Engine
 from thinktalk.engine.seat import Seat
 from thinktalk.engine.session import Session
 from thinktalk.errors import InputError
@@ -99,9 +100,22 @@ def test_what_cannot_be_judged_is_told():
     assert reply.text
 
 
-def test_a_seat_is_not_idle_while_a_piece_is_being_made():
+def popped_first(house: Engine, seat: Seat) -> None:
+    """The planted fault: a piece that is being made stands in no queue."""
+    piece = seat.pieces.popleft()
+    made = piece.what() if callable(piece.what) else [piece.what]
+    for reading in made:
+        house.stages.read(seat.memory, reading)
+
+
+@pytest.mark.parametrize("fault", [False, True])
+def test_a_seat_is_not_idle_while_a_piece_is_being_made(
+    monkeypatch: pytest.MonkeyPatch, fault: bool
+):
     """Whoever waits until all is read (peek, fork, save) must not go on while a sound is still encoded."""
     (reading,) = pipeline.embed(omni()[0], [Script().prompt()])
+    if fault:
+        monkeypatch.setattr(Engine, "_read", popped_first)
     with engine() as house:
         seat, seen = house.open(), []
 
@@ -110,6 +124,7 @@ def test_a_seat_is_not_idle_while_a_piece_is_being_made():
             return [reading]
 
         seat.read([encode])
-        wait_for(lambda: seat.idle, house)
-        assert seen == [False]
-        assert seat.length == reading.embedded.length, "idle means read"
+        wait_for(lambda: bool(seen) and seat.idle, house)
+        assert seen == [fault]
+        if not fault:
+            assert seat.length == reading.embedded.length, "idle means read"
