@@ -224,8 +224,8 @@ class Answer:
                     case TextDelta():
                         deltas = self._told(words, *words.push(now.text))
                     case AudioChunk() if encoder is not None:
-                        pcm = now.pcm
-                        deltas = self._heard(await self.hub.call(lambda pcm=pcm: encoder.feed(pcm)))
+                        feed = partial(encoder.feed, now.pcm)
+                        deltas = self._heard(feed() if encoder.quick else await self.hub.call(feed))
                     case Done():
                         reply = now.reply
                         deltas = self._told(words, *words.flush())

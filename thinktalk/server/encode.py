@@ -79,6 +79,11 @@ class Encoder:
         elif format == "wav" and not whole:
             self._file.write(wav_header(sample_rate, None))
 
+    @property
+    def quick(self) -> bool:
+        """Whether it writes samples as they are, which is less work than asking a thread."""
+        return self._track is None
+
     def feed(self, pcm: np.ndarray) -> bytes:
         """More sound; the bytes that are ready."""
         pcm = np.asarray(pcm, np.float32)

@@ -11,6 +11,7 @@ from base64 import b64encode
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import replace
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request
@@ -77,8 +78,8 @@ async def _sound(hub: Hub, events: AsyncGenerator, format: str) -> AsyncIterator
         async for now in events:
             match now:
                 case AudioChunk():
-                    pcm = now.pcm
-                    yield await hub.call(lambda pcm=pcm: encoder.feed(pcm))
+                    feed = partial(encoder.feed, now.pcm)
+                    yield feed() if encoder.quick else await hub.call(feed)
                 case Done():
                     yield await hub.call(encoder.close)
                     yield now.reply
