@@ -53,11 +53,16 @@ def server(tiny_checkpoint: str, tmp_path_factory: pytest.TempPathFactory) -> It
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With `--dist loadgroup` a file is run by one worker and so is whatever needs the server: nothing is set up twice."""
+    """With `--dist loadgroup` a file is run by one worker and so is whatever needs the server: nothing is set up twice.
+
+    Slow tests may take 20 minutes, on a machine that does other things too.
+    """
     for item in items:
         if not item.get_closest_marker("xdist_group"):
             shared = "server" in getattr(item, "fixturenames", ())
             item.add_marker(pytest.mark.xdist_group("server" if shared else item.path.stem))
+        if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(1200))
 
 
 def pytest_collection_finish() -> None:

@@ -74,6 +74,10 @@ def _snake(x_BC1L: Tensor, up: Tensor, rate: Tensor, down: Tensor) -> Tensor:
 class Conv(nn.Conv1d):
     """Convolution along time of (B, C, 1, L): channels last in memory is a 2-D privilege in torch."""
 
+    def reset_parameters(self) -> None:
+        if not self.weight.is_meta:  # there is nothing to fill, and a vocoder has a hundred of them
+            super().reset_parameters()
+
     def forward(self, x_BC1L: Tensor) -> Tensor:
         padding, dilation = (0, self.padding[0]), (1, self.dilation[0])
         x, weight = _same_layout(x_BC1L, self.weight)
@@ -83,6 +87,10 @@ class Conv(nn.Conv1d):
 
 class Upsample(nn.ConvTranspose1d):
     """Transposed convolution along time of (B, C, 1, L)."""
+
+    def reset_parameters(self) -> None:
+        if not self.weight.is_meta:  # there is nothing to fill, and a vocoder has a hundred of them
+            super().reset_parameters()
 
     def forward(self, x_BC1L: Tensor) -> Tensor:
         padding, stride = (0, self.padding[0]), (1, self.stride[0])

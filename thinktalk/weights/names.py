@@ -5,6 +5,7 @@ A part is one of our modules; its state_dict keys are the clean names on the rig
 
 from __future__ import annotations
 
+import functools
 import re
 
 __all__ = ["IGNORED", "PARTS", "PART_PREFIXES", "official_name", "our_name"]
@@ -102,6 +103,7 @@ PART_PREFIXES = {
     "vocoder": "token2wav.code2wav_bigvgan_model.",
 }
 """Where each part lives in the official state dict; the longest matching prefix wins."""
+_LONGEST_FIRST = sorted(PART_PREFIXES.items(), key=lambda item: -len(item[1]))
 
 IGNORED = (r"token2wav\.code2wav_dit_model\.rotary_embed\.inv_freq",)
 """Tensors that older writers left in the file and that hold nothing learnt."""
@@ -131,14 +133,14 @@ def _rename(rules: list[tuple[re.Pattern[str], str]], name: str) -> str | None:
     return None
 
 
+@functools.lru_cache(1 << 13)  # names come back whenever a checkpoint is opened or written
 def our_name(official: str) -> tuple[str, str] | None:
     """(part, our name) of an official tensor name, or None when no rule knows it.
 
     >>> our_name("thinker.model.layers.3.self_attn.q_proj.bias")
     ('thinker', 'layers.3.attn.q.bias')
     """
-    for part in sorted(PART_PREFIXES, key=lambda p: -len(PART_PREFIXES[p])):
-        prefix = PART_PREFIXES[part]
+    for part, prefix in _LONGEST_FIRST:
         if official.startswith(prefix):
             ours = _rename(_TO_OURS[part], official[len(prefix) :])
             return (part, ours) if ours else None
