@@ -99,7 +99,7 @@ def table(rows: Sequence[Row], freed: dict[int, list[float]]) -> str:
              "|---|---|---|---|---|---|---|---|"]  # fmt: skip
     for row in rows:
         over = "" if row.overhead_ms is None else f"{row.overhead_ms:.1f}"
-        lines.append(f"| {row.sessions} | {row.door} | {row.first_text_ms:.0f} | {row.first_sound_ms:.0f} | {row.real_time_factor:.2f} | {row.underruns} of {row.answers} answers | {row.added_ms:.1f} | {over} |")  # fmt: skip
+        lines.append(f"| {row.sessions} | {row.door} | {row.first_text_ms:.0f} | {row.first_sound_ms:.0f} | {row.real_time_factor:.2f} | {row.underruns} in {row.answers} answers | {row.added_ms:.1f} | {over} |")  # fmt: skip
     lines.append("")
     for clients, ms in freed.items():
         lines.append(f"A seat is free again after its client has hung up, {clients} speaking: {statistics.median(ms):.0f} ms (at most {max(ms):.0f}, {len(ms)} tries).")  # fmt: skip

@@ -24,13 +24,13 @@ router = APIRouter()
 
 @router.get("/v1/who")
 async def who(connection: HTTPConnection):
-    return client_of(connection).name
+    return (await client_of(connection)).name
 
 
 @router.websocket("/v1/who")
 async def who_live(socket: WebSocket):
     await socket.accept("realtime" if "realtime" in socket.scope["subprotocols"] else None)
-    await socket.send_json([client_of(socket).name, socket.scope["subprotocols"]])
+    await socket.send_json([(await client_of(socket)).name, socket.scope["subprotocols"]])
     await socket.close()
 
 

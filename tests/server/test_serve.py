@@ -75,7 +75,9 @@ def test_several_workers_share_the_load_count_together_and_are_replaced(tiny_che
         for _ in range(10):  # the other one answers meanwhile
             assert ask(server.url) == 200
         until = time.monotonic() + 150  # a worker reads its model on a busy machine
-        while len(children(server.process.pid)) < 2:
+        while (
+            pids[0] in (now := children(server.process.pid)) or len(now) < 2
+        ):  # dead, it still counts until it is buried
             assert time.monotonic() < until
             time.sleep(0.1)
         assert count(server.url) == 30  # what the dead one had counted stays
@@ -83,7 +85,7 @@ def test_several_workers_share_the_load_count_together_and_are_replaced(tiny_che
     assert server.text().count("ended with status -9") == 1
 
 
-LONG = ["--max-codes", "2000", "--max-text-tokens", "40", "--drain-seconds", "60"]
+LONG = ["--max-codes", "2000", "--max-text-tokens", "40", "--drain-seconds", "250"]
 BODY = {
     "model": "tiny",
     "messages": [{"role": "user", "content": "Hello."}],
@@ -114,6 +116,7 @@ def ended(server: Server, how: str) -> float:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_who_hangs_up_frees_his_seat_and_sigterm_lets_the_others_end(tiny_checkpoint: str, tmp_path: Path):  # fmt: skip
     with serving(tiny_checkpoint, *LONG, log=tmp_path / "log") as server:
         chat = f"{server.base_url}/chat/completions"
@@ -137,5 +140,5 @@ def test_who_hangs_up_frees_his_seat_and_sigterm_lets_the_others_end(tiny_checkp
             rest = [line for line in lines if line]
         assert json.loads(first.removeprefix("data: "))["object"] == "chat.completion.chunk"
         assert rest[-1] == "data: [DONE]"
-        server.process.wait(30)
+        server.process.wait(60)
         assert server.process.returncode == 0

@@ -59,7 +59,10 @@ def main() -> int:
         end.setblocking(False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)
-    control.sendall(b"+")
+    with contextlib.suppress(
+        BrokenPipeError
+    ):  # we were not waited for; the loop below finds the end
+        control.sendall(b"+")
     children: dict[int, int] = {}
     while True:
         ready, _, _ = select.select([control, woken], [], [])

@@ -225,11 +225,11 @@ class Hub(Intake):
         metrics.speakers.set(self.engine.admission.speakers or 0)
 
 
-def hub_of(connection: HTTPConnection) -> Hub:
-    """For Depends: the hub of the app that serves this request or WebSocket."""
+async def hub_of(connection: HTTPConnection) -> Hub:
+    """For Depends: the hub of the app that serves this request or WebSocket. A coroutine, since FastAPI sends others to a thread."""
     return connection.app.state.hub
 
 
-def client_of(connection: HTTPConnection) -> Client:
+async def client_of(connection: HTTPConnection) -> Client:
     """For Depends: who asks, as the middleware that checks keys has found."""
     return connection.scope.get("state", {}).get("client") or Client()
