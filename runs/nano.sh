@@ -140,7 +140,7 @@ stage language p2_joint 120 "shards=$data/text/train-*.tar,$data/drills/train-*.
 # and ears write the words that it reads
 stage words i1_ears 60 "shards=$speech,$data/dialogues/train-*.tar" precision=bf16 batch_seconds=$sound workers=$workers ears.words=1
 stage p1_align p1_align 30 "shards=$speech@0.5,$media" precision=bf16 tokens=$tokens speech=0.2 length=0.1 optim.lr=3e-4 workers=$workers
-stage p2_joint p2_joint 150 length=0.1 encoder_rate=0.2 "shards=${speech//,/@0.2,}@0.2,$media,$talks" precision=bf16 tokens=$tokens speech=0.2 workers=$workers
+stage p2_joint p2_joint 150 length=0.1 encoder_rate=0.3 optim.lr=3e-4 "shards=${speech//,/@0.2,}@0.2,$media,$talks" precision=bf16 tokens=$tokens speech=0.2 workers=$workers
 stage p3_long p3_long 15 "shards=${speech//,/@0.2,}@0.2,$media,$talks" precision=bf16 tokens=8192 recompute=false speech=0.2
 stage s1_sft s1_sft 60 "shards=$data/dialogues/train-*.tar,$data/text/train-*.tar@0.5,$media,$speech@0.2" precision=bf16 tokens=$tokens workers=$workers
 
