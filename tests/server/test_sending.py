@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 
+import anyio.to_thread
 import pytest
 
 from thinktalk.server.app import create_app
-from thinktalk.server.hub import Hub
+from thinktalk.server.hub import Hub, hub_of
 
 
 async def request(app, body: dict, receive, send) -> None:
@@ -97,3 +98,38 @@ def test_who_reads_slowly_stalls_nobody(hub: Hub) -> None:
             await waits
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("planted", [False, True])
+def test_an_answer_crosses_to_a_thread_to_sit_down_and_to_get_up(hub: Hub, planted: bool, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    """On a busy machine each crossing, to and fro, waits twice for a core. Planted: a dependency that is no coroutine."""
+    body = {"messages": [{"role": "user", "content": "Hello."}], "modalities": ["audio"], "stream": True}  # fmt: skip
+    crossed, run, submit = [], anyio.to_thread.run_sync, hub._calls.submit
+
+    async def theirs(*args, **more):
+        crossed.append("FastAPI's")
+        return await run(*args, **more)
+
+    def ours(*args):
+        crossed.append("ours")
+        return submit(*args)
+
+    async def main() -> None:
+        app, forever = create_app(hub.settings, hub=hub), asyncio.Event()
+        if planted:
+            app.dependency_overrides[hub_of] = lambda: hub
+
+        async def receive():
+            await forever.wait()
+
+        async def send(message) -> None:
+            pass
+
+        async with hub:
+            monkeypatch.setattr(anyio.to_thread, "run_sync", theirs)
+            monkeypatch.setattr(hub._calls, "submit", ours)
+            await request(app, body, receive, send)
+            monkeypatch.undo()
+
+    asyncio.run(main())
+    assert crossed == ["FastAPI's"] * planted + ["ours"] * 2

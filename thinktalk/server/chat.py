@@ -230,7 +230,8 @@ class Answer:
                         reply = now.reply
                         deltas = self._told(words, *words.flush())
                         if encoder is not None:
-                            deltas += self._heard(await self.hub.call(encoder.close))
+                            quick, close = encoder.quick, encoder.close
+                            deltas += self._heard(close() if quick else await self.hub.call(close))
                 for delta in begins + deltas:
                     yield self._chunk(delta)
                 begins = []
