@@ -21,10 +21,11 @@ from thinktalk.eval.rows import Row
 from thinktalk.eval.suites.asked import ARM
 from thinktalk.metrics.intervals import Interval, paired_bootstrap
 
-__all__ = ["load", "markdown", "reached", "save", "shown", "table", "write"]
+__all__ = ["beside_published", "load", "markdown", "reached", "save", "shown", "table", "write"]
 
 BEGIN, END = "<!-- table: thinktalk eval writes what follows -->", "<!-- end of table -->"
 STEPS = ("CPU hours only", "with GPU minutes", "aim")
+PUBLISHED = ("published", "difference")
 CONTROLS = {"text only": "question alone", "shuffled": "another's media"}
 """Arms that have a column; the others have a table of their own."""
 LEGEND = """In brackets 95 % intervals: items drawn again 2000 times (Wilson's where all or none are right). *Guessing*: what the
@@ -68,6 +69,15 @@ def reached(row: Row) -> str:
         if number and (own <= float(number[0]) if row.lower_is_better else own >= float(number[0])):
             best = step
     return best or "below"
+
+
+def beside_published(row: Row) -> tuple[str, str]:
+    """The report's figure and where it stands; how far the measured one is above it, in the unit of the row."""
+    if row.published is None:
+        return "", ""
+    figure = f"{row.published:g} ({row.published_at})" if row.published_at else f"{row.published:g}"
+    gap = "" if row.value is None else f"{row.scale * row.value.value - row.published:+.2f}"
+    return figure, gap
 
 
 def _beside(row: Row, arm: Row | None) -> str:
@@ -118,16 +128,24 @@ def markdown(rows: Sequence[Row], *, about: Mapping[str, Any]) -> str:
     main, arms = _parted(rows)
     asked = [row for row in main if any(row.reach)]
     parts = ["".join(f"* {name}: {value}\n" for name, value in about.items()), LEGEND]
-    head = ["row", "measured (95 %)", "n", *STEPS, "reaches", "guessing", *CONTROLS.values(), "judge", "seed", "seconds"]  # fmt: skip
+    head = ["row", "measured (95 %)", "n", *PUBLISHED, *STEPS, "reaches", "guessing", *CONTROLS.values(), "judge", "seed", "seconds", "tokens"]  # fmt: skip
     body = [
-        [row.title, shown(row), _count(row), *row.reach, reached(row), _percent(row.chance),
-         *(_beside(row, arms.get(row.key, {}).get(arm)) for arm in CONTROLS), row.judge, str(row.seed), f"{row.seconds:.0f}"]
+        [row.title, shown(row), _count(row), *beside_published(row), *row.reach, reached(row), _percent(row.chance),
+         *(_beside(row, arms.get(row.key, {}).get(arm)) for arm in CONTROLS), row.judge, str(row.seed), f"{row.seconds:.0f}", str(row.tokens or "")]
         for row in asked
     ]  # fmt: skip
     parts.append(_grid(head, body))
     if rest := [row for row in main if not any(row.reach)]:
-        head = ["further", "measured (95 %)", "n", "guessing", *CONTROLS.values(), "judge"]
-        body = [[row.title, shown(row), _count(row), _percent(row.chance), *(_beside(row, arms.get(row.key, {}).get(arm)) for arm in CONTROLS), row.judge] for row in rest]  # fmt: skip
+        head = [
+            "further",
+            "measured (95 %)",
+            "n",
+            *PUBLISHED,
+            "guessing",
+            *CONTROLS.values(),
+            "judge",
+        ]
+        body = [[row.title, shown(row), _count(row), *beside_published(row), _percent(row.chance), *(_beside(row, arms.get(row.key, {}).get(arm)) for arm in CONTROLS), row.judge] for row in rest]  # fmt: skip
         parts.append(_grid(head, body))
     timed = [(row, name, arm) for row in main for name, arm in arms.get(row.key, {}).items() if name not in CONTROLS]  # fmt: skip
     if timed:
@@ -225,7 +243,11 @@ def load(path: Path) -> tuple[list[Row], dict[str, Any]]:
         rows = []
         for plain in content["rows"]:
             interval = plain.pop("interval")
-            known = {**plain, "reach": tuple(plain["reach"])}
+            known = {
+                **plain,
+                "reach": tuple(plain["reach"]),
+                "worst": tuple(plain.get("worst", ())),
+            }
             rows.append(Row(**known, interval=None if interval is None else Interval(**interval)))
         return rows, content["about"]
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -6,9 +6,10 @@ tops (N,) and other_tops (N,)            the first minus the other on the same i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from thinktalk.metrics.intervals import Interval, bootstrap, paired_bootstrap
 
@@ -50,6 +51,19 @@ class Row:
     note: str = ""
     missing: str = ""
     """Why there is no number."""
+    published: float | None = None
+    """The report's own figure as it is printed there: 61.2 for 61.2 %."""
+    published_at: str = ""
+    """Where it stands in the report: "table 4"."""
+    tokens: int = 0
+    """Text tokens and codes that the model made."""
+    worst: Sequence[Mapping[str, Any]] = ()
+    """Results of the items it did worst on; "sound" is a file beside the report (eval/worst.py)."""
+
+    @property
+    def scale(self) -> float:
+        """What a number is times in the table: 100 for a share."""
+        return 100.0 if self.unit == "%" else 1.0
 
     @cached_property
     def value(self) -> Interval | None:
