@@ -3,6 +3,7 @@
     draw_confusion(bench, "pictures_colour", [(expected, said), ...], title)      who is taken for whom
     draw_bars(bench, "questions", {"spoken": {"clock": Interval}}, title)         rates side by side, with intervals
     draw_spectrograms(bench, "speech", {"original": (pcm, rate), ...}, title)     mels one above another
+    draw_waterfall(bench, "latency", {"input": 120.0, ...}, title)                waits in ms, each where the last one ends
 
 OUT/figures holds NAME.png and NAME.txt. matplotlib is of the extra `eval`; without it nothing is drawn, and `watch` says so.
 """
@@ -24,7 +25,14 @@ from thinktalk.metrics.intervals import Interval
 if TYPE_CHECKING:
     from thinktalk.eval.bench import Bench
 
-__all__ = ["NOTHING", "confusion", "draw_bars", "draw_confusion", "draw_spectrograms"]
+__all__ = [
+    "NOTHING",
+    "confusion",
+    "draw_bars",
+    "draw_confusion",
+    "draw_spectrograms",
+    "draw_waterfall",
+]
 
 NOTHING = "(else)"
 """What was said when it was none of the words that decide, or several."""
@@ -115,6 +123,29 @@ def _spectrograms(waves: Mapping[str, tuple[np.ndarray, int]], title: str, plt: 
         axes.set_yticks([])
     rows[-1, 0].set_xlabel("seconds")
     rows[0, 0].set_title(title)
+    return figure
+
+
+def draw_waterfall(bench: Bench, name: str, parts: Mapping[str, float], title: str) -> Path | None:
+    """Waits in milliseconds that follow one another."""
+    if not parts:
+        return None
+    told = ", ".join(f"{what} {wait:.0f} ms" for what, wait in parts.items())
+    return _draw(bench, name, f"{title}: {told}.", partial(_waterfall, parts, title))
+
+
+def _waterfall(parts: Mapping[str, float], title: str, plt: Any) -> Any:
+    figure, axes = plt.subplots(figsize=(9, 1.0 + 0.4 * len(parts)))
+    waits = list(parts.values())
+    starts = [sum(waits[:n]) for n in range(len(waits))]
+    axes.barh(range(len(waits)), waits, left=starts, color="tab:blue")
+    for n, (wait, start) in enumerate(zip(waits, starts, strict=True)):
+        axes.text(start + wait, n, f" {wait:.0f}", va="center", fontsize=8)
+    axes.set_yticks(range(len(waits)), list(parts))
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1.1 * sum(waits))
+    axes.set_xlabel("ms")
+    axes.set_title(title)
     return figure
 
 

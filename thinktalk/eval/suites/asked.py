@@ -27,6 +27,7 @@ from thinktalk.eval.bench import Bench
 from thinktalk.eval.items import Item, Result
 from thinktalk.eval.marking import guessing, mark
 from thinktalk.eval.rows import Row
+from thinktalk.eval.worst import worst
 from thinktalk.metrics.intervals import Interval, wilson
 from thinktalk.prompt import Prompt, build_prompt
 
@@ -181,6 +182,7 @@ def rows_of(bench: Bench, key: str, title: str, arms: dict[str, Asked], *, reach
     for arm, asked in arms.items():
         marks, results = asked.marks, asked.results
         right = [float(m.right) for m in marks]
+        told = [{"key": q.key, "question": q.words, "expected": q.expected, **r} for q, r in zip(asked.questions, results, strict=True)]  # fmt: skip
         rows.append(
             Row(
                 key=f"{key}{ARM}{arm}" if arm else key,
@@ -193,6 +195,7 @@ def rows_of(bench: Bench, key: str, title: str, arms: dict[str, Asked], *, reach
                 seconds=sum(r["seconds"] for r in results),
                 chance=guessing([q.task for q in asked.questions], marks),
                 faults=sum("fault" in r for r in results),
+                worst=() if arm else worst(told, right, perfect=1.0),
                 note="" if arm else _by_style(asked.questions, right),
             )
         )

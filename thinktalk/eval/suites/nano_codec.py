@@ -33,6 +33,7 @@ from thinktalk.eval.suites.spoken import (
     score,
     word_rate,
 )
+from thinktalk.eval.worst import keep_sound
 from thinktalk.events import AudioChunk, Done
 from thinktalk.layers.mel import log_mel
 from thinktalk.metrics.similarity import cosine
@@ -57,7 +58,7 @@ def copy(bench: Bench) -> Iterator[Row]:
         with guest(bench, _another(source, samples)) as voice:
             wave = bench.omni.code2wav(codes, voice, **limits(bench))
         copied = at_heard_hz(wave, bench)
-        told = {"codes": codes, **opinions(bench, copied)}
+        told = {"codes": codes, "sound": keep_sound(bench.out, copied, HEARD_HZ), **opinions(bench, copied)}  # fmt: skip
         speakers = bench.judges.speakers
         return told | {"alike": cosine(speakers.embed(copied), speakers.embed(pcm))}
 

@@ -19,6 +19,7 @@ import numpy as np
 
 from thinktalk.errors import InputError
 from thinktalk.eval.bench import Bench
+from thinktalk.eval.figures import draw_waterfall
 from thinktalk.eval.items import Item
 from thinktalk.eval.rows import Row
 from thinktalk.metrics.intervals import Interval
@@ -34,6 +35,7 @@ ROWS = {
     "real_time_factor": ("live: real-time factor, streamed, two cores", "", "0.60"),
     "first_sound_ms": ("live: first sound after the end of a 3 s question", "ms", "600"),
 }
+PARTS = {"input_ms": "question read", "text_to_code_ms": "first text to first code", "code_to_sound_ms": "first codes to sound"}  # fmt: skip
 
 
 def live(bench: Bench) -> Iterator[Row]:
@@ -58,6 +60,7 @@ def live(bench: Bench) -> Iterator[Row]:
             continue
         note = f"median {np.median(values):.2f}, worst {max(values):.2f}; load average before it {told['busy']:.1f}"  # fmt: skip
         yield Row(key=f"live/{name}", title=title, unit=unit, reach=("", "", aim), tops=values, note=note, **shared)  # fmt: skip
+    draw_waterfall(bench, "latency", told.get("parts", {}), "Where a listener's wait goes, medians")  # fmt: skip
     memory = dict(key="live/memory", title="live: most memory at once, model and answers", unit="MB", reach=("", "", "700"))  # fmt: skip
     if "peak_mb" in told:
         peak = told["peak_mb"]
@@ -94,6 +97,9 @@ def measured(directory: str, dtype: str | None, sound: np.ndarray, turns: int, s
     for name in ROWS:
         values = [getattr(turn, name) for turn in waits.turns]
         told[name] = [round(value, 4) for value in values if value is not None]
+    medians = {what: waits.of(part) for part, what in PARTS.items()}
+    if None not in medians.values():
+        told["parts"] = {what: round(value or 0.0, 1) for what, value in medians.items()}
     return told
 
 

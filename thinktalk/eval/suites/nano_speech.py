@@ -35,6 +35,7 @@ from thinktalk.eval.suites.spoken import (
     score,
     word_rate,
 )
+from thinktalk.eval.worst import keep_sound
 from thinktalk.metrics.similarity import cosine, nearest
 from thinktalk.weights.voices import DEFAULT
 
@@ -64,8 +65,9 @@ def hear(bench: Bench) -> Iterator[Row]:
 
 
 def _transcribed(bench: Bench, sample: Sample) -> dict[str, Any]:
-    heard = bench.omni.transcribe((sample.pcm(HEARD_HZ), HEARD_HZ), max_text_tokens=LONGEST_TEXT)
-    return {"heard": heard}
+    pcm = sample.pcm(HEARD_HZ)
+    heard = bench.omni.transcribe((pcm, HEARD_HZ), max_text_tokens=LONGEST_TEXT)
+    return {"heard": heard, "sound": keep_sound(bench.out, pcm, HEARD_HZ)}
 
 
 # --------------------------------------------------------------------------------------------------------------- speaks

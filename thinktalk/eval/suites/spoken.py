@@ -19,6 +19,7 @@ from thinktalk.eval.bench import Bench
 from thinktalk.eval.items import Item, Result
 from thinktalk.eval.judges import HEARD_HZ
 from thinktalk.eval.rows import Row
+from thinktalk.eval.worst import keep_sound, worst
 from thinktalk.events import Reply
 from thinktalk.layers.mel import speech_mel
 from thinktalk.metrics.similarity import centre
@@ -99,7 +100,8 @@ def panel(bench: Bench) -> str:
 def judged(bench: Bench, reply: Reply) -> dict[str, Any]:
     """What is written down of a spoken reply: how long it is, and the opinions of it."""
     wave = at_heard_hz(reply.audio, bench)
-    return {"spoken_s": round(len(wave) / HEARD_HZ, 3), "codes": len(reply.codes or []), **opinions(bench, wave)}  # fmt: skip
+    kept = keep_sound(bench.out, wave, HEARD_HZ)
+    return {"spoken_s": round(len(wave) / HEARD_HZ, 3), "codes": len(reply.codes or []), "sound": kept, **opinions(bench, wave)}  # fmt: skip
 
 
 def opinions(bench: Bench, pcm: np.ndarray) -> dict[str, Any]:
@@ -138,20 +140,19 @@ def centres(bench: Bench, samples: Iterable[Sample]) -> dict[str, np.ndarray]:
 def word_rate(results: Sequence[Result], heard: str) -> dict[str, Any]:
     """What a Row of WER needs: errors and words of each item. What could not be answered was not heard at all."""
     counts = [_errors(result, heard) for result in results]
-    return {
-        "tops": [c.count for c in counts],
-        "bottoms": [c.length for c in counts],
-        **told(results),
-    }
+    tops, bottoms = [c.count for c in counts], [c.length for c in counts]
+    shown = worst(results, tops, bottoms, lower_is_better=True, perfect=0.0)
+    return {"tops": tops, "bottoms": bottoms, "worst": shown, **told(results)}
 
 
 def _errors(result: Mapping[str, Any], heard: str) -> Errors:
     return word_errors(result["text"], result.get(heard, ""))
 
 
-def score(results: Sequence[Result], name: str, *, worst: float = 0.0) -> dict[str, Any]:
-    """What a Row of a mean needs; a fault counts as the worst there is."""
-    return {"tops": [float(r.get(name, worst)) for r in results], **told(results)}
+def score(results: Sequence[Result], name: str, *, lowest: float = 0.0) -> dict[str, Any]:
+    """What a Row of a mean needs; a fault counts as the lowest there is."""
+    tops = [float(r.get(name, lowest)) for r in results]
+    return {"tops": tops, "worst": worst(results, tops, perfect=1.0), **told(results)}
 
 
 def told(results: Sequence[Result]) -> dict[str, Any]:
@@ -160,7 +161,14 @@ def told(results: Sequence[Result]) -> dict[str, Any]:
         "keys": [r["key"] for r in results],
         "seconds": sum(r["seconds"] for r in results),
         "faults": sum("fault" in r for r in results),
+        "tokens": sum(_tokens(r) for r in results),
     }
+
+
+def _tokens(result: Mapping[str, Any]) -> int:
+    """Codes of speech that were made, where they were counted or kept."""
+    codes = result.get("codes", 0)
+    return codes if isinstance(codes, int) else len(codes)
 
 
 def heard_rows(
@@ -177,4 +185,4 @@ def opinion_row(
     bench: Bench, results: Sequence[Result], key: str, title: str, name: str, reach: tuple[str, str, str] = ("", "", "")
 ) -> Row:  # fmt: skip
     """A row of one opinion; what was not said at all has the worst."""
-    return Row(key=key, title=title, unit="", reach=reach, judge=bench.judges.quality.name, seed=bench.seed, **score(results, name, worst=SILENCE))  # fmt: skip
+    return Row(key=key, title=title, unit="", reach=reach, judge=bench.judges.quality.name, seed=bench.seed, **score(results, name, lowest=SILENCE))  # fmt: skip
