@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,20 +17,25 @@ if TYPE_CHECKING:
     from thinktalk.eval.bench import Bench
     from thinktalk.eval.heldout import HeldOut
     from thinktalk.eval.rows import Row
+    from thinktalk.eval.sharing import Share
+    from thinktalk.eval.suites import Ability
 
 __all__ = ["add_arguments", "run"]
 
-QUICK = 20
+QUICK, MOST = 20, 300
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("suite", choices=("nano",), help="what is asked")
+    parser.add_argument("suite", nargs="+", metavar="SUITE", help="nano, or published sets by name; a wrong one lists them")  # fmt: skip
     options.add_model(parser)
     parser.add_argument("--rows", metavar="A,B", help="only these abilities (default: all; a wrong name lists them)")  # fmt: skip
-    parser.add_argument("--n", type=options.positive, default=300, metavar="N", help="most items a row (default 300)")  # fmt: skip
+    parser.add_argument("--n", type=options.positive, default=None, metavar="N", help=f"most items a row (default {MOST}; of published sets all)")  # fmt: skip
     parser.add_argument("--quick", action="store_true", help=f"{QUICK} items a row, one listener")
     parser.add_argument("--out", default="out/eval", metavar="DIR", help="where results go, a line an item: the same command goes on after a stop (default out/eval)")  # fmt: skip
-    parser.add_argument("--data", metavar="DIR", help="where held-out sets are kept (default OUT/data)")  # fmt: skip
+    parser.add_argument("--data", metavar="DIR", help="where held-out and published sets are kept (default OUT/data)")  # fmt: skip
+    parser.add_argument("--batch", type=options.positive, default=1, metavar="N", help="items of published sets answered together (default 1)")  # fmt: skip
+    parser.add_argument("--ask", metavar="TEXT", help="asked with each sound of published sets instead of their own question")  # fmt: skip
+    parser.add_argument("--listen", metavar="A,B", help="who hears what is spoken, the first for the table (a wrong name lists them)")  # fmt: skip
     parser.add_argument("--make-data", action="store_true", help="make the spoken held-out sets, and end")  # fmt: skip
     parser.add_argument("--no-make", action="store_true", help="make none: measure on as much as there is")  # fmt: skip
     parser.add_argument("--engine", choices=("kokoro", "espeak", "flite"), default="kokoro", help="who speaks in them (default kokoro)")  # fmt: skip
@@ -43,20 +49,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from thinktalk.eval import report
     from thinktalk.eval.heldout import HeldOut
+    from thinktalk.eval.public import ALL
+    from thinktalk.eval.sharing import Share
 
-    n = QUICK if args.quick else args.n
+    chosen, share = _chosen(args), Share.of_environment()
+    n = QUICK if args.quick else args.n or (MOST if "nano" in args.suite else ALL)
     held = HeldOut(
         folder=Path(args.data or Path(args.out) / "data"), n=n, engine=args.engine, make=not args.no_make,
         jobs=args.jobs, cache=args.cache, watch=_say,
     )  # fmt: skip
     if args.make_data:
         return _make(held, json_wanted=args.json)
-    chosen = _chosen(args)
     before = report.load(Path(args.against))[0] if args.against else None
-    bench = _bench(args, held, n)
-    rows = list(_measured(bench, args.suite, chosen))
+    bench = _bench(args, held, n, share)
+    rows = list(_measured(bench, chosen))
+    if not share.leads:
+        return 0  # the first process has the results of all
     about = _about(args, bench)
-    out = bench.out / f"{args.suite}.json"
+    out = bench.out / f"{'+'.join(args.suite)}.json"
     report.save(out, rows, about)
     if args.write:
         report.write(Path(args.write), rows, about=about, figures=bench.out / "figures")
@@ -81,41 +91,50 @@ def _make(held: HeldOut, *, json_wanted: bool) -> int:
     return 0
 
 
-def _chosen(args: argparse.Namespace) -> list[str]:
-    """The abilities that are measured. ConfigError names those there are."""
-    from thinktalk.eval.suites import abilities
+def _chosen(args: argparse.Namespace) -> dict[str, Ability]:
+    """The abilities that are measured, by name. ConfigError names those there are."""
+    from thinktalk.eval import suites
 
-    have = list(abilities(args.suite))
-    wanted = [name.strip() for name in args.rows.split(",")] if args.rows else have
+    have: dict[str, Ability] = {}
+    for name in args.suite:
+        have |= suites.abilities(name)
+    wanted = [name.strip() for name in args.rows.split(",")] if args.rows else list(have)
     if unknown := [name for name in wanted if name not in have]:
         raise ConfigError(f"--rows {unknown[0]!r}: is unknown; have {', '.join(have)}")
-    return [name for name in have if name in wanted]
+    return {name: have[name] for name in have if name in wanted}
 
 
-def _bench(args: argparse.Namespace, held: HeldOut, n: int) -> Bench:
+def _bench(args: argparse.Namespace, held: HeldOut, n: int, share: Share) -> Bench:
     from thinktalk.eval.bench import Bench, weights_sum
     from thinktalk.eval.judges import Judges
 
+    judges = Judges(args.cache)
+    listeners = [name.strip() for name in args.listen.split(",")] if args.listen else []
+    for name in listeners:
+        judges.check(name)
+    if share.world > 1 and args.device == "cuda":
+        args.device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
     omni = options.load_model(args)
-    if omni.directory is None or not omni.can_speak:
+    if "nano" in args.suite and (omni.directory is None or not omni.can_speak):
         raise WeightsError(f"{args.model}: has no Talker and code2wav, expected a model that speaks; choose another")  # fmt: skip
+    assert omni.directory is not None
     bench = Bench(
         omni=omni, model=str(args.model), sum=weights_sum(omni.directory, dtype=args.dtype), held=held, dtype=args.dtype,
-        out=Path(args.out), judges=Judges(args.cache), n=n, seed=args.seed, watch=_say,
+        out=Path(args.out), judges=judges, n=n, seed=args.seed, watch=_say,
+        batch=args.batch, question=args.ask, share=share,
     )  # fmt: skip
-    if args.quick:
+    if listeners:
+        bench.listeners = tuple(listeners)
+    elif args.quick:
         bench.listeners = bench.listeners[:1]
     return bench
 
 
-def _measured(bench: Bench, suite: str, chosen: list[str]) -> Iterator[Row]:
+def _measured(bench: Bench, chosen: dict[str, Ability]) -> Iterator[Row]:
     """The rows of each ability; one that cannot be measured here says why, and the others go on."""
     from thinktalk.eval.rows import Row
-    from thinktalk.eval.suites import abilities
 
-    for name, ability in abilities(suite).items():
-        if name not in chosen:
-            continue
+    for name, ability in chosen.items():
         _say(f"== {name}")
         try:
             yield from ability(bench)
@@ -125,11 +144,13 @@ def _measured(bench: Bench, suite: str, chosen: list[str]) -> Iterator[Row]:
 
 def _about(args: argparse.Namespace, bench: Bench) -> dict[str, str]:
     """What the table belongs to."""
+    from thinktalk.eval.public import ALL
+
     return {
         "model": str(args.model),
         "weights": bench.sum,
         "precision": args.dtype or "as stored",
-        "items a row": f"at most {bench.n}",
+        "items a row": "all" if bench.n == ALL else f"at most {bench.n}",
         "held-out speech": args.engine,
         "seed": str(args.seed),
     }

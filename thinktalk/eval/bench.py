@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from thinktalk.eval.heldout import HeldOut
-from thinktalk.eval.items import Item, Result, Work, run_items
+from thinktalk.eval.items import Item, Result, Work
 from thinktalk.eval.judges import Judges
+from thinktalk.eval.sharing import ALONE, Share, run_shared
 from thinktalk.omni import Omni
 
 __all__ = ["Bench", "weights_sum"]
@@ -44,6 +45,12 @@ class Bench:
     seed: int = 0
     options: dict[str, Any] = field(default_factory=dict)
     """Of every answer, as Omni.chat takes them."""
+    batch: int = 1
+    """How many items of a published set are answered together."""
+    question: str | None = None
+    """Asked instead of what the suite asks with each sound; None for its own words."""
+    share: Share = ALONE
+    """Which part of the items is this process's (torchrun)."""
     watch: Callable[[str], None] = lambda line: None
     """Gets a line now and then."""
 
@@ -55,14 +62,17 @@ class Bench:
     def results(
         self, name: str, items: Sequence[Item], work: Work, *, judge: str = "exact", **more: Any
     ) -> list[Result]:
-        """One result an item, in their order; those on disk are not asked again. `more` is what else they depend on."""
+        """One result an item, in their order; those on disk are not asked again. `more` is what else they depend on.
+
+        Where several processes share the items, the first one has the results of all, the others those that are there.
+        """
         identity = {"name": name, "weights": self.sum, "seed": self.seed, "judge": judge, "options": self.options, **more}  # fmt: skip
 
         def watch(done: int, of: int) -> None:
             if done == of or done % max(1, of // 10) == 0:
                 self.watch(f"{name}: {done} of {of}")
 
-        return run_items(items, work, self.out / "items", name, identity=identity, watch=watch)
+        return run_shared(items, work, self.out / "items", name, share=self.share, identity=identity, watch=watch)  # fmt: skip
 
 
 def weights_sum(directory: str | Path, *, dtype: str | None = None) -> str:

@@ -93,6 +93,12 @@ class Judges:
             self._listeners[name] = LISTENERS[name](self)
         return self._listeners[name]
 
+    @staticmethod
+    def check(name: str) -> None:
+        """ConfigError, which names those there are, unless a recogniser is called that."""
+        if name.partition(":")[0] not in LISTENERS:
+            raise ConfigError(f"listener {name!r} is unknown; have {', '.join(LISTENERS)}")
+
     @cached_property
     def speakers(self) -> Speakers:
         """Who tells voices apart."""

@@ -1,6 +1,7 @@
 """Suites: what is asked of a model. Each module has ABILITIES: name -> (bench -> rows), and each ability is measured alone.
 
-SUITES names the modules of a suite, in the order of its table.
+SUITES names the modules of a suite, in the order of its table; published sets are suites of one ability each
+(eval/public), and GROUPS of those are suites, too.
 """
 
 from __future__ import annotations
@@ -8,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
 
+from thinktalk.errors import ConfigError
 from thinktalk.eval.bench import Bench
+from thinktalk.eval.public import GROUPS, PUBLISHED
 from thinktalk.eval.rows import Row
 
 __all__ = ["SUITES", "Ability", "abilities"]
@@ -28,8 +31,18 @@ SUITES: dict[str, tuple[str, ...]] = {
 
 
 def abilities(suite: str) -> Mapping[str, Ability]:
-    """The abilities of a suite by name, in the order of its table."""
+    """The abilities of a suite by name, in the order of its table. ConfigError names the suites there are."""
+    if suite in GROUPS:
+        return {name: _published(name) for name in GROUPS[suite]}
+    if suite in PUBLISHED:
+        return {suite: _published(suite)}
+    if suite not in SUITES:
+        raise ConfigError(f"suite {suite!r}: is unknown; have {', '.join([*SUITES, *PUBLISHED])}, and together {', '.join(GROUPS)}")  # fmt: skip
     found: dict[str, Ability] = {}
     for name in SUITES[suite]:
         found |= import_module(f"thinktalk.eval.suites.{name}").ABILITIES
     return found
+
+
+def _published(name: str) -> Ability:
+    return import_module(f"thinktalk.eval.{PUBLISHED[name]}").ABILITIES[name]
