@@ -21,8 +21,21 @@ from thinktalk.eval.rows import Row
 from thinktalk.eval.suites.asked import ARM
 from thinktalk.metrics.intervals import Interval, paired_bootstrap
 
-__all__ = ["beside_published", "load", "markdown", "reached", "save", "shown", "table", "write"]
+__all__ = [
+    "Grid",
+    "beside_published",
+    "grids",
+    "load",
+    "markdown",
+    "notes",
+    "reached",
+    "save",
+    "shown",
+    "table",
+    "write",
+]
 
+Grid = tuple[list[str], list[list[str]]]
 BEGIN, END = "<!-- table: thinktalk eval writes what follows -->", "<!-- end of table -->"
 STEPS = ("CPU hours only", "with GPU minutes", "aim")
 PUBLISHED = ("published", "difference")
@@ -125,36 +138,44 @@ def _percent(share: float | None) -> str:
 
 def markdown(rows: Sequence[Row], *, about: Mapping[str, Any]) -> str:
     """The tables for a page."""
-    main, arms = _parted(rows)
-    asked = [row for row in main if any(row.reach)]
     parts = ["".join(f"* {name}: {value}\n" for name, value in about.items()), LEGEND]
-    head = ["row", "measured (95 %)", "n", *PUBLISHED, *STEPS, "reaches", "guessing", *CONTROLS.values(), "judge", "seed", "seconds", "tokens"]  # fmt: skip
-    body = [
-        [row.title, shown(row), _count(row), *beside_published(row), *row.reach, reached(row), _percent(row.chance),
-         *(_beside(row, arms.get(row.key, {}).get(arm)) for arm in CONTROLS), row.judge, str(row.seed), f"{row.seconds:.0f}", str(row.tokens or "")]
-        for row in asked
-    ]  # fmt: skip
-    parts.append(_grid(head, body))
-    if rest := [row for row in main if not any(row.reach)]:
-        head = [
-            "further",
-            "measured (95 %)",
-            "n",
-            *PUBLISHED,
-            "guessing",
-            *CONTROLS.values(),
-            "judge",
-        ]
-        body = [[row.title, shown(row), _count(row), *beside_published(row), _percent(row.chance), *(_beside(row, arms.get(row.key, {}).get(arm)) for arm in CONTROLS), row.judge] for row in rest]  # fmt: skip
-        parts.append(_grid(head, body))
-    timed = [(row, name, arm) for row in main for name, arm in arms.get(row.key, {}).items() if name not in CONTROLS]  # fmt: skip
-    if timed:
-        body = [[row.title, name, shown(arm), _difference(row, arm), _percent(row.chance)] for row, name, arm in timed]  # fmt: skip
-        parts.append(_grid(["row", "with", "measured (95 %)", "less than the row, in points", "guessing"], body))  # fmt: skip
-    notes = [f"* {row.title}: {note}\n" for row in main if (note := _note(row))]
-    if notes:
-        parts.append("".join(notes))
+    parts += [_grid(head, body) for head, body in grids(rows)]
+    if lines := notes(rows):
+        parts.append("".join(f"* {line}\n" for line in lines))
     return "\n".join(parts)
+
+
+def notes(rows: Sequence[Row]) -> list[str]:
+    """What is to be said of single rows: why there is no number, how many could not be answered."""
+    return [f"{row.title}: {note}" for row in _parted(rows)[0] if (note := _note(row))]
+
+
+def grids(rows: Sequence[Row]) -> list[Grid]:
+    """Tables as (head, lines of cells): rows with steps to reach, further rows, and arms that have no column."""
+    main, arms = _parted(rows)
+    tables: list[Grid] = []
+
+    def sides(row: Row) -> list[str]:
+        return [_beside(row, arms.get(row.key, {}).get(arm)) for arm in CONTROLS]
+
+    head = ["measured (95 %)", "n", *PUBLISHED, *STEPS, "reaches", "guessing", *CONTROLS.values(), "judge", "seed", "seconds", "tokens"]  # fmt: skip
+    for name, chosen in (("row", True), ("further", False)):
+        body = [
+            [row.title, shown(row), _count(row), *beside_published(row), *row.reach, reached(row), _percent(row.chance),
+             *sides(row), row.judge, str(row.seed), f"{row.seconds:.0f}", str(row.tokens or "")]
+            for row in main if any(row.reach) == chosen
+        ]  # fmt: skip
+        if body:
+            tables.append(_kept([name, *head], body))
+    body = [
+        [row.title, name, shown(arm), _difference(row, arm), _percent(row.chance)]
+        for row in main
+        for name, arm in arms.get(row.key, {}).items()
+        if name not in CONTROLS
+    ]
+    if body:
+        tables.append(_kept(["row", "with", "measured (95 %)", "less than the row, in points", "guessing"], body))  # fmt: skip
+    return tables
 
 
 def _count(row: Row) -> str:
@@ -171,10 +192,15 @@ def _note(row: Row) -> str:
     return "; ".join(filter(None, [row.missing and f"not measured: {row.missing}", faults, row.note]))  # fmt: skip
 
 
-def _grid(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    """A Markdown table without the columns in which nothing stands."""
+def _kept(head: Sequence[str], body: Sequence[Sequence[str]]) -> Grid:
+    """A table without the columns in which nothing stands."""
     kept = [n for n in range(len(head)) if n < 2 or any(line[n] for line in body)]
-    lines = [[head[n] for n in kept], ["---"] * len(kept), *([line[n] for n in kept] for line in body)]  # fmt: skip
+    return [head[n] for n in kept], [[line[n] for n in kept] for line in body]
+
+
+def _grid(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    lines = [head, ["---"] * len(head), *body]
     return "".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |\n" for line in lines)
 
 
@@ -252,4 +278,4 @@ def load(path: Path) -> tuple[list[Row], dict[str, Any]]:
         return rows, content["about"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         why = getattr(error, "strerror", None) or " ".join(str(error).split())[:80]
-        raise InputError(f"{path}: is no report ({why}), expected what `thinktalk eval nano --out` wrote; give its report.json") from None  # fmt: skip
+        raise InputError(f"{path}: is no report ({why}), expected what `thinktalk eval` wrote into --out; give its JSON") from None  # fmt: skip
