@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from thinktalk.eval import report
+    from thinktalk.eval import page, report
     from thinktalk.eval.heldout import HeldOut
     from thinktalk.eval.public import ALL
     from thinktalk.eval.sharing import Share
@@ -68,6 +68,7 @@ def run(args: argparse.Namespace) -> int:
     about = _about(args, bench)
     out = bench.out / f"{'+'.join(args.suite)}.json"
     report.save(out, rows, about)
+    page.write_page(out.with_suffix(".html"), rows, about, folder=bench.out)
     if args.write:
         report.write(Path(args.write), rows, about=about, figures=bench.out / "figures")
     print(out.read_text() if args.json else report.table(rows, about=about))
@@ -144,6 +145,7 @@ def _measured(bench: Bench, chosen: dict[str, Ability]) -> Iterator[Row]:
 
 def _about(args: argparse.Namespace, bench: Bench) -> dict[str, str]:
     """What the table belongs to."""
+    from thinktalk.eval.provenance import provenance
     from thinktalk.eval.public import ALL
 
     return {
@@ -153,6 +155,7 @@ def _about(args: argparse.Namespace, bench: Bench) -> dict[str, str]:
         "items a row": "all" if bench.n == ALL else f"at most {bench.n}",
         "held-out speech": args.engine,
         "seed": str(args.seed),
+        **provenance(),
     }
 
 

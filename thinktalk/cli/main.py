@@ -25,6 +25,7 @@ VERBS = {
     "train": "run a recipe of training, or go on with it where its last checkpoint is",
     "bench": "measure how long a listener waits, and how many can be talked with at once",
     "eval": "measure what a model can do, by judges it never learned with",
+    "report": "make a page of what an evaluation measured, and of what changed since another",
     "data": "make training shards, check them, show what is in them",
     "voices": "list, add or remove the voices of a checkpoint",
 }

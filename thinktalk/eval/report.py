@@ -25,6 +25,7 @@ __all__ = [
     "Grid",
     "beside_published",
     "grids",
+    "in_markdown",
     "load",
     "markdown",
     "notes",
@@ -139,7 +140,7 @@ def _percent(share: float | None) -> str:
 def markdown(rows: Sequence[Row], *, about: Mapping[str, Any]) -> str:
     """The tables for a page."""
     parts = ["".join(f"* {name}: {value}\n" for name, value in about.items()), LEGEND]
-    parts += [_grid(head, body) for head, body in grids(rows)]
+    parts += [in_markdown(head, body) for head, body in grids(rows)]
     if lines := notes(rows):
         parts.append("".join(f"* {line}\n" for line in lines))
     return "\n".join(parts)
@@ -198,8 +199,8 @@ def _kept(head: Sequence[str], body: Sequence[Sequence[str]]) -> Grid:
     return [head[n] for n in kept], [[line[n] for n in kept] for line in body]
 
 
-def _grid(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown."""
+def in_markdown(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    """A table as Markdown has it."""
     lines = [head, ["---"] * len(head), *body]
     return "".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |\n" for line in lines)
 
@@ -217,8 +218,8 @@ def _parted(rows: Sequence[Row]) -> tuple[list[Row], dict[str, dict[str, Row]]]:
 # ------------------------------------------------------------------------------------------------------------------ files
 
 
-def write(path: Path, rows: Sequence[Row], *, about: Mapping[str, Any], figures: Path | None = None) -> None:  # fmt: skip
-    """Put tables and pictures between the two marks of a page, or at its end; what people wrote there stays.
+def write(path: Path, rows: Sequence[Row], *, about: Mapping[str, Any], figures: Path | None = None, more: str = "") -> None:  # fmt: skip
+    """Put tables, pictures and `more` between the two marks of a page, or at its end; what people wrote there stays.
 
     Pictures (FIGURES/NAME.png, NAME.txt) are copied into a folder that is called as the page. Errors: InputError (it
     cannot be written).
@@ -233,7 +234,7 @@ def write(path: Path, rows: Sequence[Row], *, about: Mapping[str, Any], figures:
             about_it = picture.with_suffix(".txt")
             words = about_it.read_text(encoding="utf-8").strip() if about_it.exists() else picture.stem  # fmt: skip
             text += [f"![{words}]({beside.parent.name}/{beside.name})", "", words, ""]
-        written = "\n".join([*text, END])
+        written = "\n".join([*text, *([more] if more else []), END])
         if BEGIN in page and END in page.partition(BEGIN)[2]:
             before, _, rest = page.partition(BEGIN)
             page = before + written + rest.partition(END)[2]
