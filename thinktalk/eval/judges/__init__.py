@@ -54,27 +54,45 @@ class Quality(Protocol):
         ...
 
 
-def _whisper(name: str) -> Callable[[Judges], Listener]:
-    def make(judges: Judges) -> Listener:
+Maker = Callable[["Judges", str, str], Listener]
+"""(judges, what stands behind the colon of its name, language) -> the listener."""
+
+
+def _whisper(name: str) -> Maker:
+    def make(judges: Judges, folder: str, language: str) -> Listener:
         from thinktalk.eval.judges.whisper import Whisper
 
-        return Whisper(name, judges.cache, threads=judges.threads)
+        return Whisper(
+            name, judges.cache, threads=judges.threads, language=language, folder=folder or None
+        )
 
     return make
 
 
-def _sphinx(judges: Judges) -> Listener:
+def _sphinx(judges: Judges, folder: str, language: str) -> Listener:
     from thinktalk.eval.judges.sphinx import Sphinx
 
     return Sphinx()
 
 
-LISTENERS: dict[str, Callable[[Judges], Listener]] = {
+def _paraformer(judges: Judges, folder: str, language: str) -> Listener:
+    from thinktalk.eval.judges.paraformer import Paraformer
+
+    return Paraformer(folder or "paraformer-zh")
+
+
+LISTENERS: dict[str, Maker] = {
     "whisper-base": _whisper("whisper-base"),
     "whisper-tiny.en": _whisper("whisper-tiny.en"),
     "pocketsphinx": _sphinx,
+    "whisper": _whisper("whisper"),
+    "paraformer": _paraformer,
 }
-"""Recognisers: two of one family and one of another."""
+"""Recognisers: two of one family and one of another; "whisper:DIR" is any model of faster-whisper, "paraformer:DIR" FunASR's."""
+HEARS: dict[str, tuple[str, ...]] = {
+    "whisper-tiny.en": ("en",), "pocketsphinx": ("en",), "paraformer": ("zh",)
+}  # fmt: skip
+"""The languages of those that do not hear all."""
 
 
 class Judges:
@@ -85,13 +103,15 @@ class Judges:
         self.cache, self.threads = cache, threads
         self._listeners: dict[str, Any] = {}
 
-    def listener(self, name: str = "whisper-base") -> Listener:
-        """A recogniser by name. ConfigError names those there are."""
-        if name not in LISTENERS:
-            raise ConfigError(f"listener {name!r} is unknown; have {', '.join(LISTENERS)}")
-        if name not in self._listeners:
-            self._listeners[name] = LISTENERS[name](self)
-        return self._listeners[name]
+    def listener(self, name: str = "whisper-base", *, language: str = "en") -> Listener:
+        """A recogniser by name, for a language. ConfigError names those there are."""
+        self.check(name)
+        kind, _, folder = name.partition(":")
+        if language not in HEARS.get(kind, (language,)):
+            raise ConfigError(f"listener {name!r}: does not hear {language!r}; choose another with --listen")  # fmt: skip
+        if (name, language) not in self._listeners:
+            self._listeners[name, language] = LISTENERS[kind](self, folder, language)
+        return self._listeners[name, language]
 
     @staticmethod
     def check(name: str) -> None:

@@ -88,16 +88,30 @@ def unpacked(name: str, cache: str | os.PathLike[str] | None = None) -> Path:
 class Whisper:
     """The listener. On one core: tiny.en 0.3 s, base 1 to 2 s for a short sentence."""
 
-    def __init__(self, name: str, cache: str | os.PathLike[str] | None = None, *, threads: int = 1):
-        """Errors: ConfigError (faster-whisper is not installed), InputError (see unpacked)."""
+    def __init__(
+        self, name: str, cache: str | os.PathLike[str] | None = None, *, threads: int = 1, language: str = "en", folder: str | None = None
+    ):  # fmt: skip
+        """With the weights of `name`, or with those of a folder that faster-whisper opens.
+
+        Errors: ConfigError (faster-whisper is not installed, no such folder), InputError (see unpacked).
+        """
         try:
             from faster_whisper import WhisperModel  # type: ignore[import-not-found]
         except ImportError:
             raise ConfigError("faster-whisper is not installed, expected it for a judge that listens; pip install 'thinktalk[eval]'") from None  # fmt: skip
-        self.weights = MODELS[name]
-        self.name = f"{name} (faster-whisper {version('faster-whisper')}, int8, beam {self.weights.beam})"  # fmt: skip
+        if folder is not None and not all((Path(folder) / file).is_file() for file in NEEDED[:2]):
+            raise ConfigError(f"{folder}: is no model of faster-whisper, expected a folder with {NEEDED[0]} and {NEEDED[1]}; give one")  # fmt: skip
+        if folder is None and name not in MODELS:
+            raise ConfigError(f"listener {name!r}: has no weights of its own, expected {name}:DIR with a model of faster-whisper; name its folder")  # fmt: skip
+        self.beam = 5 if folder is not None else MODELS[name].beam
+        self.language = language
+        spoken = "" if language == "en" else f", {language}"
+        self.name = f"{Path(folder).name if folder else name} (faster-whisper {version('faster-whisper')}, int8, beam {self.beam}{spoken})"  # fmt: skip
         self._model = WhisperModel(
-            str(unpacked(name, cache)), device="cpu", compute_type="int8", cpu_threads=threads
+            folder or str(unpacked(name, cache)),
+            device="cpu",
+            compute_type="int8",
+            cpu_threads=threads,
         )
 
     def __call__(self, pcm: np.ndarray) -> str:
@@ -109,7 +123,7 @@ class Whisper:
         if not len(pcm):
             return ""
         segments, _ = self._model.transcribe(
-            np.ascontiguousarray(pcm, np.float32), language="en", beam_size=self.weights.beam, temperature=0.0,
+            np.ascontiguousarray(pcm, np.float32), language=self.language, beam_size=self.beam, temperature=0.0,
             condition_on_previous_text=False, without_timestamps=True, max_new_tokens=LONGEST // 2,
         )  # fmt: skip
         return " ".join(segment.text.strip() for segment in segments).strip()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import soxr
@@ -56,8 +56,16 @@ def named(samples: Sequence[Sample]) -> list[Item]:
     return [Item("/".join(s.where.split("/")[-3:]), s, told={"text": s.text}) for s in samples]
 
 
+class Recorded(Protocol):
+    """What has a sound: a Sample, or a file."""
+
+    def pcm(self, sample_rate: int, /) -> np.ndarray:
+        """Its samples (S,) at a rate."""
+        ...
+
+
 @contextmanager
-def guest(bench: Bench, source: Sample, *, seconds: float | None = None) -> Iterator[str]:
+def guest(bench: Bench, source: Recorded, *, seconds: float | None = None) -> Iterator[str]:
     """The name of a voice made of a recording, which the model has until the end of the block.
 
     Its token is the one of a voice that has none of its own, so the sample alone tells it.

@@ -1,0 +1,117 @@
+"""Asking: items of a published set, each a sound and a question -> what the model writes, several answered together.
+
+    Ask(key="1089-134686-0000", sound=..., question="Transcribe ...", target="HE HOPED ...")
+    answered(bench, "librispeech/test-clean", asks)  ->  [{"key", "text": target, "said", "tokens", "seconds"}]
+
+Greedy, without speech. Of many items a few are drawn by their names, so that `--n 100` is not all of one speaker.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from thinktalk.errors import ThinktalkError
+from thinktalk.eval.bench import Bench
+from thinktalk.eval.items import Item, Result
+from thinktalk.eval.public.published import figure
+
+__all__ = ["Ask", "answered", "drawn", "told"]
+
+LONGEST = 512  # tokens of an answer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ask:
+    """One item of a published set."""
+
+    key: str
+    """Its name in the set."""
+    target: str
+    """What is right: words, a label, a letter."""
+    sound: Callable[[], Any] | None = field(default=None, repr=False)
+    """Gives what `Omni.chat` takes for a sound, when it is wanted."""
+    question: str = ""
+    """Asked in writing, behind the sound."""
+    system: str | None = None
+    """Instead of the usual system prompt."""
+    group: str = ""
+    """The part of the set that it is counted in."""
+    more: Mapping[str, Any] = field(default_factory=dict)
+    """What scoring needs besides."""
+
+
+def drawn(asks: Sequence[Ask], n: int) -> list[Ask]:
+    """At most n of them, the same ones everywhere, in the set's order; fewer are always among more."""
+    if len(asks) <= n:
+        return list(asks)
+    by_chance = sorted(asks, key=lambda a: hashlib.sha256(a.key.encode()).digest())[:n]
+    kept = {a.key for a in by_chance}
+    return [a for a in asks if a.key in kept]
+
+
+def answered(bench: Bench, name: str, asks: Sequence[Ask], *, longest: int = LONGEST) -> list[Result]:  # fmt: skip
+    """A result an item of `drawn(asks, bench.n)`: `said` and `tokens`, or `fault`; those on disk are not asked again."""
+    items = [Item(a.key, a, told={"text": a.target, **({"group": a.group} if a.group else {})}) for a in drawn(asks, bench.n)]  # fmt: skip
+    own = [item for n, item in enumerate(items) if n % bench.share.world == bench.share.rank]
+    work = _Together(bench, own, longest)
+    questions = sorted({(a.system or "", bench.question or a.question) for a in asks} if len(asks) else ())  # fmt: skip
+    asked = hashlib.sha256(repr(questions).encode()).hexdigest()[:16]
+    return bench.results(name, items, work, asked=asked, longest=longest)
+
+
+class _Together:
+    """The work of `run_items`, which wants one item's result: that item and those behind it are answered in one batch."""
+
+    def __init__(self, bench: Bench, items: Sequence[Item], longest: int):
+        self.bench, self.items, self.longest = bench, items, longest
+        self._at = {item.key: n for n, item in enumerate(items)}
+        self._ready: dict[str, dict[str, Any] | ThinktalkError] = {}
+
+    def __call__(self, item: Item) -> dict[str, Any]:
+        if item.key not in self._ready:
+            start = self._at[item.key]
+            self._ask(self.items[start : start + self.bench.batch])
+        found = self._ready.pop(item.key)
+        if isinstance(found, ThinktalkError):
+            raise found
+        return found
+
+    def _ask(self, items: Sequence[Item]) -> None:
+        try:
+            replies = self.bench.omni.chat_batch(
+                [_messages(item.content, self.bench.question) for item in items],
+                **{**self.bench.options, "speech": False, "greedy": True, "max_text_tokens": self.longest},
+            )  # fmt: skip
+        except ThinktalkError as error:
+            if len(items) == 1:
+                self._ready[items[0].key] = error
+                return
+            for item in items:  # one that cannot be answered must not take the others with it
+                self._ask([item])
+            return
+        for item, reply in zip(items, replies, strict=True):
+            self._ready[item.key] = {"said": reply.text.strip(), "tokens": len(reply.token_ids)}
+
+
+def _messages(ask: Ask, question: str | None) -> list[dict[str, Any]]:
+    words = ask.question if question is None else question
+    parts: list[dict[str, Any]] = [] if ask.sound is None else [{"type": "audio", "audio": ask.sound()}]  # fmt: skip
+    parts += [{"type": "text", "text": words}] if words else []
+    system = [] if ask.system is None else [{"role": "system", "content": ask.system}]
+    return [*system, {"role": "user", "content": parts}]
+
+
+def told(bench: Bench, key: str, results: Sequence[Result]) -> dict[str, Any]:
+    """What every Row of a published set tells: its items, what they took, and the report's figure."""
+    return {
+        "key": key,
+        "keys": [r["key"] for r in results],
+        "seconds": sum(r["seconds"] for r in results),
+        "faults": sum("fault" in r for r in results),
+        "tokens": sum(int(r.get("tokens", 0)) for r in results),
+        "seed": bench.seed,
+        **figure(key),
+    }
