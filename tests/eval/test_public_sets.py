@@ -75,7 +75,7 @@ def measured(suite: str, tmp_path: Path, *words: str, **more):
             "musiccaps/rouge-l",
             1.0,
             1,
-        ),  # fmt: skip
+        ),
         ("mmau", "(B) A cat", "mmau", 1.0, 2),
         ("voicebench", "B.", "voicebench/mmsu", 1.0, 3),
     ],
@@ -144,7 +144,7 @@ def test_another_question_is_another_measurement(tmp_path):
 def test_a_few_are_drawn_the_same_and_more_hold_them():
     asks = [Ask(key=f"speaker-{n // 50}-{n}", target="") for n in range(200)]
     few, more = drawn(asks, 20), drawn(asks, 60)
-    assert few == drawn(asks, 20) and set(a.key for a in few) < set(a.key for a in more)
+    assert few == drawn(asks, 20) and {a.key for a in few} < {a.key for a in more}
     assert [a.key for a in few] == sorted((a.key for a in few), key=lambda k: int(k.split("-")[2]))
     assert len({a.key.split("-")[1] for a in few}) == 4, "not all of one speaker"
 
