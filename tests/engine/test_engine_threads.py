@@ -116,7 +116,7 @@ def test_whoever_waits_is_told_when_the_engine_itself_breaks(monkeypatch) -> Non
 
 @pytest.mark.parametrize("planted", [False, True])
 def test_who_speaks_to_a_busy_engine_does_not_wait_for_it(planted: bool, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
-    """A long unit of work is under way; what is asked meanwhile is queued, in order, and the asker goes on."""
+    """A long unit of work is under way; who comes in has his seat, what he asks is queued, in order, and he goes on."""
     reading, options, gate, ear = text_reading(random_ids(3, 9)), make_options(), threading.Event(), LoudEar()  # fmt: skip
 
     def waiting(wish):
@@ -125,13 +125,18 @@ def test_who_speaks_to_a_busy_engine_does_not_wait_for_it(planted: bool, monkeyp
         return made
 
     with make_engine(rig_model()) as engine, ThreadPoolExecutor(1) as threads:
-        seat = engine.open(voice="Chelsie")
         engine.post(gate.wait)
         if planted:
             monkeypatch.setattr(engine, "post", waiting)
-        asking = threads.submit(lambda: (seat.read(reading), seat.reply(options, ear)))
-        _, waits = wait([asking], timeout=0.3 if planted else WAIT_S)
-        idle = seat.idle
+
+        def ask() -> None:
+            seat = engine.open(voice="Chelsie")
+            seat.read(reading)
+            seat.reply(options, ear)
+
+        asking = threads.submit(ask)
+        _, waits = wait([asking], timeout=1.0 if planted else WAIT_S)
+        idle = engine.seats[0].idle
         gate.set()
         asking.result(WAIT_S)
         assert bool(waits) is planted

@@ -45,7 +45,7 @@ class Admission:
         need = self.bytes_of(max(tokens, FIRST_TOKENS), speaks=speaks)
         waiting = sum(self.bytes_of(FIRST_TOKENS, speaks=one) for one in coming)
         self._check_bytes(self.committed() + waiting + need, need, f"{count} conversations")
-        others = sum(seat.speech for seat in engine.seats) + sum(coming)
+        others = sum(seat.speech for seat in list(engine.seats)) + sum(coming)
         if self.max_load is not None and speaks and others:
             load = self.load(others + 1)
             if load > self.max_load:
@@ -82,7 +82,7 @@ class Admission:
         """Bytes that open conversations hold, or will as soon as they have read a little."""
         return sum(
             self.bytes_of(max(seat.length, FIRST_TOKENS), speaks=seat.speech)
-            for seat in self.engine.seats
+            for seat in list(self.engine.seats)
         )
 
     def bytes_of(self, tokens: int, *, speaks: bool) -> int:

@@ -5,12 +5,14 @@
         seat.read(readings)
         seat.reply(options, emit=print)
 
-All state is touched by one thread only, the one that ticks: what other threads want is queued and done between two units.
+All state is touched by one thread only, the one that ticks: what other threads want is queued and done between two units. Only to
+come in one need not wait for it.
 A unit that fails is tried again conversation by conversation; only those fail whose own part failed.
 """
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -72,6 +74,7 @@ class Engine(Worker):
         self.admission = Admission(
             self, max_sessions=max_sessions, max_bytes=max_bytes, max_load=max_load
         )
+        self._door = threading.Lock()  # one comes in at a time
         self._busy: dict[Seat, None] = {}  # seats that may have work, in order of coming
 
     # ----------------------------------------------------------------------------------------------------------- seats
@@ -87,7 +90,13 @@ class Engine(Worker):
             voice = find_voice(self.model.voices, voice)
         if voice is not None and self.stages.speaking is None:
             raise ConfigError("voice: the model was loaded without talker and code2wav; use voice=None")  # fmt: skip
-        return self.do(lambda: self._open(voice, state))
+        if self.broken is not None:
+            raise RuntimeError(f"the engine has stopped: {self.broken!r}") from self.broken
+        with (
+            self._door,
+            torch.inference_mode(),
+        ):  # nothing of it is at work yet: no need to wait for the engine's step
+            return self._open(voice, state)
 
     def _open(self, voice: Voice | None, state: SeatState | None) -> Seat:
         if state is not None and (state.feed is None) != (voice is None):

@@ -9,6 +9,7 @@ seat.mark(), rewind(mark)   as if nothing had happened since
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
@@ -75,10 +76,14 @@ class Seat:
     @property
     def length(self) -> int:
         """Tokens read so far."""
-        reply = self.replying
-        if reply is not None and reply.mark is not None:
-            return reply.mark.thinker + len(reply.hidden)
-        return self.memory.length
+        for _ in range(100):
+            reply, thinker = self.replying, self.memory.thinker
+            if reply is not None and reply.mark is not None:
+                return reply.mark.thinker + len(reply.hidden)
+            if thinker is not None:
+                return thinker.extent
+            time.sleep(0.001)  # another thread asks while it is on its way to the pool, or home
+        raise AssertionError("a seat without a memory")
 
     @property
     def next_position(self) -> int:
@@ -110,9 +115,7 @@ class Seat:
         thread works), or when speech is asked of a seat that has no voice.
         """
         if options.speech and not self.speech:
-            raise InputError(
-                "reply: speech asked of a seat without a voice, expected options.speech=False"
-            )
+            raise InputError("reply: speech asked of a seat without a voice, expected options.speech=False")  # fmt: skip
         now = self.engine.clock()
         self.posted = self.engine.post(
             lambda: self._ask(options, emit, now, noise, wording or Wording())

@@ -159,7 +159,7 @@ class Speaking:
         known = self._timbres.get(voice.name)
         if known is None or known[0] is not voice:
             if len(self._timbres) >= MANY_VOICES:
-                self._timbres.pop(next(iter(self._timbres)))
+                self._timbres.pop(next(iter(list(self._timbres))), None)  # who comes in asks, too
             with torch.inference_mode():
                 known = self._timbres[voice.name] = voice, self.dit.prime(voice)
         return known[1]

@@ -137,7 +137,7 @@ class Hub(Intake):
         """Wait for room, and keep it until the session has its seat."""
 
         async def attempt() -> None:
-            # read beside the engine's thread, since asking it would cost a unit of its work; engine.open() checks for good
+            # read beside the engine's thread, for whom nothing waits here; engine.open() checks for good
             self.engine.admission.check(0, speaks=speaks, coming=self._coming)
             self._coming.append(speaks)
 
