@@ -1,4 +1,4 @@
-"""thinktalk bench: how long a listener waits (latency), and how many can be talked with at once (load)."""
+"""thinktalk bench: how long a listener waits (latency), how many can be talked with at once (load), every benchmark (all)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["add_arguments", "run"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", choices=("latency", "load"), help="latency: one listener, turn by turn; load: many at once")  # fmt: skip
+    parser.add_argument("what", choices=("latency", "load", "all"), help="latency: one listener, turn by turn; load: many at once; all: every benchmark of the checkout, into one table")  # fmt: skip
     options.add_model(parser)
     parser.add_argument("--voice", default="default", metavar="V", help="a voice of the checkpoint")
     parser.add_argument("--text", default=None, metavar="T", help="the question")
@@ -30,9 +30,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--points", type=options.positive, default=None, metavar="N", help="times of the flow's walk (default: the model's)")  # fmt: skip
     parser.add_argument("--method", choices=("rk4", "midpoint", "euler"), default="rk4", help="solver of the flow (default rk4)")  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of answers and arrivals")  # fmt: skip
+    parser.add_argument("--quick", action="store_true", help="all: smaller shapes, fewer repeats")
+    parser.add_argument("--only", action="append", default=[], metavar="TASK", help="all: a task, or those whose names begin so")  # fmt: skip
+    parser.add_argument("--again", action="store_true", help="all: measure what is there, too")
+    parser.add_argument("--out", default="out/bench", metavar="DIR", help="all: where results are kept; the same command goes on after a stop (default out/bench)")  # fmt: skip
+    parser.add_argument("--write", default=None, metavar="FILE.md", help="all: write the table there, too")  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.what == "all":
+        return _all(args)
     question = _question(args)
     omni = options.load_model(args)
     result, table = (_latency if args.what == "latency" else _load)(omni, question, args)
@@ -41,6 +48,24 @@ def run(args: argparse.Namespace) -> int:
         print(table)
     print(json.dumps(result))
     return 0
+
+
+def _all(args: argparse.Namespace) -> int:
+    """benchmarks/board.py of the checkout, in a process of its own: an installed package has no benchmarks."""
+    import subprocess
+    import sys
+    from pathlib import Path
+
+    import thinktalk
+    from thinktalk.errors import ConfigError
+
+    script = Path(thinktalk.__file__).resolve().parents[1] / "benchmarks" / "board.py"
+    if not script.exists():
+        raise ConfigError(f"{script}: is not there, expected a checkout of the repository; clone it and install it with -e")  # fmt: skip
+    words = ["--out", args.out, *(word for only in args.only for word in ("--only", only))]
+    words += [f"--{name}" for name in ("quick", "again") if getattr(args, name)]
+    words += ["--write", args.write] if args.write else []
+    return subprocess.run([sys.executable, str(script), *words]).returncode
 
 
 def _question(args: argparse.Namespace) -> Question:

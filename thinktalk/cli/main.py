@@ -23,7 +23,7 @@ VERBS = {
     "inspect": "show what a checkpoint holds: parts, sizes, rates, voices",
     "convert": "re-shard, cast, quantise a checkpoint, or merge a LoRA adapter into it",
     "train": "run a recipe of training, or go on with it where its last checkpoint is",
-    "bench": "measure how long a listener waits, and how many can be talked with at once",
+    "bench": "measure how long a listener waits, how many can be talked with at once, or everything",
     "eval": "measure what a model can do, by judges it never learned with",
     "report": "make a page of what an evaluation measured, and of what changed since another",
     "data": "make training shards, check them, show what is in them",
