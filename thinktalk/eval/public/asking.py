@@ -33,6 +33,8 @@ class Ask:
     """What is right: words, a label, a letter."""
     sound: Callable[[], Any] | None = field(default=None, repr=False)
     """Gives what `Omni.chat` takes for a sound, when it is wanted."""
+    picture: Callable[[], Any] | None = field(default=None, repr=False)
+    """The same for a picture, which is shown before the sound."""
     question: str = ""
     """Asked in writing, behind the sound."""
     system: str | None = None
@@ -52,10 +54,11 @@ def drawn(asks: Sequence[Ask], n: int) -> list[Ask]:
     return [a for a in asks if a.key in kept]
 
 
-def answered(bench: Bench, name: str, asks: Sequence[Ask], *, longest: int = LONGEST) -> list[Result]:  # fmt: skip
+def answered(bench: Bench, name: str, asks: Sequence[Ask], *, longest: int | None = None) -> list[Result]:  # fmt: skip
     """A result an item of `drawn(asks, bench.n)`: `said` and `tokens`, or `fault`; those on disk are not asked again."""
     items = [Item(a.key, a, told={"text": a.target, **({"group": a.group} if a.group else {})}) for a in drawn(asks, bench.n)]  # fmt: skip
     own = [item for n, item in enumerate(items) if n % bench.share.world == bench.share.rank]
+    longest = longest or LONGEST
     work = _Together(bench, own, longest)
     questions = sorted({(a.system or "", bench.question or a.question) for a in asks} if len(asks) else ())  # fmt: skip
     asked = hashlib.sha256(repr(questions).encode()).hexdigest()[:16]
@@ -98,7 +101,8 @@ class _Together:
 
 def _messages(ask: Ask, question: str | None) -> list[dict[str, Any]]:
     words = ask.question if question is None else question
-    parts: list[dict[str, Any]] = [] if ask.sound is None else [{"type": "audio", "audio": ask.sound()}]  # fmt: skip
+    parts: list[dict[str, Any]] = [] if ask.picture is None else [{"type": "image", "image": ask.picture()}]  # fmt: skip
+    parts += [] if ask.sound is None else [{"type": "audio", "audio": ask.sound()}]
     parts += [{"type": "text", "text": words}] if words else []
     system = [] if ask.system is None else [{"role": "system", "content": ask.system}]
     return [*system, {"role": "user", "content": parts}]

@@ -1,0 +1,67 @@
+"""Pictures: MMMU, DocVQA, RefCOCO, Video-MME and their like, by lmms-eval -> a row each, with intervals.
+
+lmms-eval wants an older PyAV than our constraints name (thinktalk runs with both), so it belongs into a .venv of its own.
+Benchmarks that have a number only for the whole set (mAP) are run with its own program, which finds our model by name.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+
+from thinktalk.errors import ConfigError
+from thinktalk.eval.bench import Bench
+from thinktalk.eval.harness.tasks import TASKS, Task
+from thinktalk.eval.public.published import figure
+from thinktalk.eval.rows import Row
+
+__all__ = ["ABILITIES", "measured"]
+
+
+def measured(bench: Bench, key: str, task: Task) -> Row:
+    """The row of one benchmark. Errors: ConfigError (lmms-eval is not installed), InputError (no data, no number an item)."""
+    try:
+        from thinktalk.eval.harness.lmms_eval import ThinktalkLMMS, run
+    except ImportError as error:
+        raise ConfigError(f"lmms_eval: cannot be imported ({error}), expected lmms-eval; pip install lmms-eval in a .venv of its own, beside thinktalk") from None  # fmt: skip
+    from thinktalk.eval.harness.scoring import Scorer
+
+    lm = ThinktalkLMMS(scorer=Scorer(bench.omni, batch_size=bench.batch))
+    began = time.perf_counter()
+    limit = bench.n if bench.n < 1 << 32 else None
+    results = run(lm, task.task, metric=task.metric, limit=limit, seed=bench.seed)
+    told = figure(key)
+    return Row(
+        key=key,
+        title=task.title,
+        tops=[r["score"] / task.scale for r in results],
+        keys=[r["key"] for r in results],
+        judge=f"lmms-eval {_installed()}, {task.task}, {task.metric}",
+        seconds=time.perf_counter() - began,
+        seed=bench.seed,
+        faults=len(lm.failed),
+        note="; ".join(filter(None, [task.note, *lm.failed[:1]])),
+        **told,
+    )
+
+
+def _installed() -> str:
+    try:
+        return version("lmms_eval")
+    except PackageNotFoundError:
+        return "from source"
+
+
+def _ability(key: str, task: Task) -> Callable[[Bench], Iterable[Row]]:
+    def ability(bench: Bench) -> list[Row]:
+        row = measured(bench, key, task)
+        return [row] if bench.share.leads else []
+
+    ability.__doc__ = task.title
+    return ability
+
+
+ABILITIES: Mapping[str, Callable[[Bench], Iterable[Row]]] = {
+    key: _ability(key, task) for key, task in TASKS.items() if task.harness == "lmms_eval"
+}

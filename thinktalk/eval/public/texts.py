@@ -1,0 +1,77 @@
+"""Texts: MMLU, GPQA, GSM8K, MATH, HumanEval and their like, by lm-evaluation-harness -> a row each, with intervals.
+
+A data set is read from DIR as it was downloaded (DIR/openai/gsm8k), else the harness fetches it. Benchmarks that have only a
+program of their own say how it asks this model.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import chdir, nullcontext
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from thinktalk.errors import ConfigError, InputError
+from thinktalk.eval.bench import Bench
+from thinktalk.eval.harness.tasks import TASKS, Task
+from thinktalk.eval.public.published import figure
+from thinktalk.eval.rows import Row
+
+__all__ = ["ABILITIES", "measured"]
+
+
+def measured(bench: Bench, key: str, task: Task, *, include: Path | None = None) -> Row:
+    """The row of one benchmark; `include` is a folder of task definitions instead of the harness' own.
+
+    Errors: ConfigError (the harness is not installed), InputError (no data, or code that may not be run).
+    """
+    if task.harness == "own":
+        raise InputError(f"{key}: has a program of its own, {task.task}, which asks a server; run thinktalk serve and give it that address")  # fmt: skip
+    if task.runs_code and os.environ.get("HF_ALLOW_CODE_EVAL") != "1":
+        raise InputError(f"{key}: runs code that the model wrote, expected HF_ALLOW_CODE_EVAL=1; set it where that can do no harm")  # fmt: skip
+    try:
+        from thinktalk.eval.harness.lm_eval import ThinktalkLM, run
+    except ImportError as error:
+        raise ConfigError(f"lm_eval: cannot be imported ({error}), expected lm-evaluation-harness; pip install 'thinktalk[eval-text]'") from None  # fmt: skip
+    from thinktalk.eval.harness.scoring import Scorer
+
+    lm = ThinktalkLM(bench.model, scorer=Scorer(bench.omni, batch_size=bench.batch))
+    cache = (bench.out / "items" / f"lm_eval-{bench.sum}").resolve()
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    began = time.perf_counter()
+    # the harness' library looks for a folder of the data set's name before it asks the hub
+    with chdir(bench.data) if bench.data.is_dir() else nullcontext():
+        results, _ = run(
+            lm, task.task, metric=task.metric, chat=task.chat, shots=task.shots, cache=cache, seed=bench.seed,
+            limit=bench.n if bench.n < 1 << 32 else None, include=include,
+        )  # fmt: skip
+    counted: dict[str, Any] = {"bottoms": [r["of"] for r in results]} if any("of" in r for r in results) else {}  # fmt: skip
+    return Row(
+        key=key,
+        title=task.title,
+        tops=[r["score"] / task.scale for r in results],
+        keys=[r["key"] for r in results],
+        judge=f"lm-evaluation-harness {version('lm_eval')}, {task.task}, {task.metric}",
+        seconds=time.perf_counter() - began,
+        seed=bench.seed,
+        note=task.note,
+        **counted,
+        **figure(key),
+    )
+
+
+def _ability(key: str, task: Task) -> Callable[[Bench], Iterable[Row]]:
+    def ability(bench: Bench) -> list[Row]:
+        row = measured(bench, key, task)
+        return [row] if bench.share.leads else []
+
+    ability.__doc__ = task.title
+    return ability
+
+
+ABILITIES: Mapping[str, Callable[[Bench], Iterable[Row]]] = {
+    key: _ability(key, task) for key, task in TASKS.items() if task.harness != "lmms_eval"
+}
