@@ -7,6 +7,7 @@ SUITES names the modules of a suite, in the order of its table; published sets a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from difflib import get_close_matches
 from importlib import import_module
 
 from thinktalk.errors import ConfigError
@@ -31,13 +32,14 @@ SUITES: dict[str, tuple[str, ...]] = {
 
 
 def abilities(suite: str) -> Mapping[str, Ability]:
-    """The abilities of a suite by name, in the order of its table. ConfigError names the suites there are."""
+    """The abilities of a suite by name, in the order of its table. ConfigError names suites that are near."""
     if suite in GROUPS:
         return {name: _published(name) for name in GROUPS[suite]}
     if suite in PUBLISHED:
         return {suite: _published(suite)}
     if suite not in SUITES:
-        raise ConfigError(f"suite {suite!r}: is unknown; have {', '.join([*SUITES, *PUBLISHED])}, and together {', '.join(GROUPS)}")  # fmt: skip
+        near = get_close_matches(suite, PUBLISHED, 3, 0.5) or list(PUBLISHED)[:3]
+        raise ConfigError(f"suite {suite!r}: is unknown; have {', '.join([*SUITES, *GROUPS])}, and one set each, such as {', '.join(near)}")  # fmt: skip
     found: dict[str, Ability] = {}
     for name in SUITES[suite]:
         found |= import_module(f"thinktalk.eval.suites.{name}").ABILITIES
