@@ -49,3 +49,5 @@ def test_planted_fault_is_found(layers: list[str], tmp_path: Path, monkeypatch: 
 def test_the_reference_is_forbidden():
     (contract,) = [c for c in CONTRACTS["contracts"] if c["id"] == "independence"]
     assert "transformers" in contract["forbidden_modules"]
+    # but for the kit that examines it
+    assert contract["ignore_imports"] == ["thinktalk.eval.conformance.upstream -> transformers"]

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from thinktalk.cli import options
+from thinktalk.cli import conformance, options
 from thinktalk.errors import ConfigError, InputError, WeightsError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ QUICK, MOST = 20, 300
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("suite", nargs="+", metavar="SUITE", help="nano, or published sets by name; a wrong one lists them")  # fmt: skip
+    parser.add_argument("suite", nargs="+", metavar="SUITE", help="nano, conformance, or published sets by name (docs/evaluation.md)")  # fmt: skip
     options.add_model(parser)
     parser.add_argument("--rows", metavar="A,B", help="only these abilities (default: all; a wrong name lists them)")  # fmt: skip
     parser.add_argument("--n", type=options.positive, default=None, metavar="N", help=f"most items a row (default {MOST}; of published sets all)")  # fmt: skip
@@ -38,15 +38,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--listen", metavar="A,B", help="who hears what is spoken, the first for the table (a wrong name lists them)")  # fmt: skip
     parser.add_argument("--make-data", action="store_true", help="make the spoken held-out sets, and end")  # fmt: skip
     parser.add_argument("--no-make", action="store_true", help="make none: measure on as much as there is")  # fmt: skip
-    parser.add_argument("--engine", choices=("kokoro", "espeak", "flite"), default="kokoro", help="who speaks in them (default kokoro)")  # fmt: skip
+    parser.add_argument("--engine", choices=("kokoro", "espeak", "flite", "talker"), default="kokoro", help="who speaks in them (default kokoro); talker: the model itself, for spoken questions only")  # fmt: skip
     parser.add_argument("--jobs", type=options.positive, default=1, metavar="N", help="processes that make them (default 1)")  # fmt: skip
     parser.add_argument("--cache", metavar="DIR", help="where packages are kept (default ~/.cache/thinktalk)")  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of answers and intervals")  # fmt: skip
     parser.add_argument("--write", metavar="FILE.md", help="write the table into this page, too")
     parser.add_argument("--against", metavar="REPORT.json", help="compare with a report of before, item by item")  # fmt: skip
+    conformance.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
+    if "conformance" in args.suite:  # laws, not figures: neither model nor items
+        if len(args.suite) > 1:
+            raise ConfigError(f"eval {' '.join(args.suite)}: conformance has no figures to stand beside others; run it alone")  # fmt: skip
+        return conformance.run(args)
     from thinktalk.eval import page, report
     from thinktalk.eval.heldout import HeldOut
     from thinktalk.eval.public import ALL
