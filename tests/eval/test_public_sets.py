@@ -86,6 +86,8 @@ def test_each_set_is_read_asked_and_counted(suite, said, key, rate, n, tmp_path)
     assert row.value is not None and row.value.value == pytest.approx(rate)
     assert (row.value.samples, row.tokens, row.faults) == (n, 2 * n, 0)
     assert row.published == FIGURES[key].value and row.published_at
+    if rate in (0.0, 1.0) and not row.lower_is_better:
+        assert not row.worst
     assert omni.options == {"speech": False, "greedy": True, "max_text_tokens": 512}
     assert suite == "voicebench" or all(question for question, _ in omni.asked)
 
@@ -110,6 +112,15 @@ def test_one_part_that_is_missing_stops_no_other(tmp_path):
     rows, _ = measured("librispeech", tmp_path, "he hoped")
     assert "dev-clean.tar.gz" in rows["librispeech/dev-clean"].missing
     assert rows["librispeech/test-clean"].value is not None
+
+
+def test_the_worst_can_be_read_and_heard(tmp_path):
+    rows, _ = measured("librispeech", tmp_path, "he hoped there would be stew", "stuff it in")
+    (worst,) = rows["librispeech/test-clean"].worst
+    assert (worst["key"], worst["said"], worst["score"]) == ("1089-134686-0001", "stuff it in", 0.5)
+    assert len(load_audio(str(tmp_path / "out" / worst["sound"]))) == 1600
+    rows, _ = measured("meld", tmp_path, "joy")
+    assert [w["text"] for w in rows["meld"].worst] == ["surprise"]
 
 
 def test_octaves_count_in_accuracy_2_only(tmp_path):

@@ -17,8 +17,12 @@ from thinktalk.errors import ThinktalkError
 from thinktalk.eval.bench import Bench
 from thinktalk.eval.items import Item, Result
 from thinktalk.eval.public.published import figure
+from thinktalk.eval.worst import keep_sound, worst
+from thinktalk.media.audio import load_audio
 
-__all__ = ["Ask", "answered", "drawn", "told"]
+__all__ = ["Ask", "answered", "drawn", "told", "worst_of"]
+
+SHOWN_HZ = 16_000
 
 LONGEST = 512  # tokens of an answer
 
@@ -119,3 +123,25 @@ def told(bench: Bench, key: str, results: Sequence[Result]) -> dict[str, Any]:
         "seed": bench.seed,
         **figure(key),
     }
+
+
+def worst_of(
+    bench: Bench,
+    asks: Sequence[Ask],
+    results: Sequence[Result],
+    tops: Sequence[float],
+    bottoms: Sequence[float] | None = None,
+) -> list[dict[str, Any]]:
+    """The items of a Row that went worst, each with its sound beside the report; with `bottoms`, tops are errors."""
+    if not bench.share.leads:
+        return []
+    found = worst(results, tops, bottoms, lower_is_better=bottoms is not None, perfect=1.0 if bottoms is None else 0.0)  # fmt: skip
+    sounds = {a.key: a.sound for a in asks}
+    for told in found:
+        sound = sounds.get(told["key"])
+        try:
+            if sound is not None:
+                told["sound"] = keep_sound(bench.out, load_audio(sound(), sample_rate=SHOWN_HZ), SHOWN_HZ)  # fmt: skip
+        except ThinktalkError:
+            continue  # what could not be asked cannot be played either
+    return found

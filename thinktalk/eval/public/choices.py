@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from thinktalk.errors import InputError
 from thinktalk.eval.bench import Bench
 from thinktalk.eval.items import Result
-from thinktalk.eval.public.asking import Ask, answered, told
+from thinktalk.eval.public.asking import Ask, answered, told, worst_of
 from thinktalk.eval.public.published import figure
 from thinktalk.eval.public.scoring import choose, lettered
 from thinktalk.eval.public.sets import Parquet, content, need
@@ -46,19 +46,20 @@ def mmau(bench: Bench) -> Iterator[Row]:
     for group in ("", *dict.fromkeys(a.group for a in asks)):
         part = [r for r in results if group in ("", r["group"])]
         if part:
-            yield _picked(bench, f"mmau/{group}" if group else "mmau", f"accuracy, MMAU test-mini{f': {group}' if group else ''}", part, picks, choices)  # fmt: skip
+            yield _picked(bench, f"mmau/{group}" if group else "mmau", f"accuracy, MMAU test-mini{f': {group}' if group else ''}", part, picks, asks)  # fmt: skip
 
 
 def _picked(
-    bench: Bench, key: str, title: str, results: Sequence[Result], picks: Mapping[str, int | None], choices: Mapping[str, Sequence[str]]
+    bench: Bench, key: str, title: str, results: Sequence[Result], picks: Mapping[str, int | None], asks: Sequence[Ask]
 ) -> Row:  # fmt: skip
     """A row of choices: whether the right one was picked."""
+    choices = {a.key: a.more["choices"] for a in asks}
     tops = []
     for r in results:
         own, pick = choices[r["key"]], picks[r["key"]]
         tops.append(float(pick is not None and own[pick] == r["text"]))
     chance = sum(1 / len(choices[r["key"]]) for r in results) / len(results)
-    return Row(title=title, tops=tops, chance=chance, judge="the letter, else the words of one choice", note=_lost(results, picks), **told(bench, key, results))  # fmt: skip
+    return Row(title=title, tops=tops, chance=chance, judge="the letter, else the words of one choice", worst=worst_of(bench, asks, results, tops), note=_lost(results, picks), **told(bench, key, results))  # fmt: skip
 
 
 def _lost(results: Sequence[Result], picks: Mapping[str, int | None]) -> str:
@@ -110,7 +111,8 @@ def voicebench(bench: Bench) -> Iterator[Row]:
         marks = [right(r) for r in results]
         lost = sum(m is None for m in marks)
         note = f"no choice was found in {lost} of {len(marks)} answers" if lost else ""
-        yield Row(title=title, tops=[m or 0.0 for m in marks], chance=0.25 if right is picks else None, judge=judge, note=note, **told(bench, key, results))  # fmt: skip
+        tops = [m or 0.0 for m in marks]
+        yield Row(title=title, tops=tops, worst=worst_of(bench, asks, results, tops), chance=0.25 if right is picks else None, judge=judge, note=note, **told(bench, key, results))  # fmt: skip
     for name, title in JUDGED.items():
         yield Row(key=f"voicebench/{name}", title=f"VoiceBench {title}", unit="", missing="a language model gives marks from 1 to 5 there; none is part of this package", **figure(f"voicebench/{name}"))  # fmt: skip
     yield Row(key="voicebench/ifeval", title="VoiceBench IFEval", missing="its instructions are checked by lm-evaluation-harness's ifeval, which reads them in writing", **figure("voicebench/ifeval"))  # fmt: skip

@@ -27,6 +27,7 @@ from thinktalk.eval.public.published import figure
 from thinktalk.eval.public.sets import need
 from thinktalk.eval.rows import Row
 from thinktalk.eval.suites.spoken import at_heard_hz, embedded, guest
+from thinktalk.eval.worst import keep_sound, worst
 from thinktalk.media.audio import load_audio
 from thinktalk.metrics.similarity import cosine
 from thinktalk.metrics.wer import Errors, word_errors
@@ -90,7 +91,7 @@ def seed_tts(bench: Bench) -> Iterator[Row]:
         items = [Item(a.key, a.more["prompt"], told={"text": a.target}) for a in asks]
         results = bench.results(key, items, partial(_said, bench, heard_by), judge=judge)
         rates = [min(utterance_errors(language, r["text"], r.get("heard", "")).rate, 1e6) for r in results]  # fmt: skip
-        yield Row(title=title, tops=rates, lower_is_better=True, judge=heard_by.name, note="mean of the rates of utterances, as its authors count", **told(bench, key, results))  # fmt: skip
+        yield Row(title=title, tops=rates, lower_is_better=True, judge=heard_by.name, worst=worst(results, rates, lower_is_better=True, perfect=0.0), note="mean of the rates of utterances, as its authors count", **told(bench, key, results))  # fmt: skip
         yield Row(
             title=f"likeness of voice, Seed-TTS-eval {part}", unit="", tops=[float(r.get("alike", 0.0)) for r in results],
             judge=bench.judges.speakers.name, note="the published one is by WavLM: not the same scale", **told(bench, f"{key}/voice", results),
@@ -111,7 +112,7 @@ def _said(bench: Bench, listener: Any, item: Item) -> dict[str, Any]:
     with guest(bench, prompt) as voice:
         reply = bench.omni.say(item.told["text"], voice=voice, seed=bench.seed, **bench.options)
     wave = at_heard_hz(reply.audio, bench)
-    told = {"heard": listener(wave), "spoken_s": round(len(wave) / HEARD_HZ, 3), "tokens": len(reply.codes or [])}  # fmt: skip
+    told = {"heard": listener(wave), "spoken_s": round(len(wave) / HEARD_HZ, 3), "tokens": len(reply.codes or []), "sound": keep_sound(bench.out, wave, HEARD_HZ)}  # fmt: skip
     alike = cosine(embedded(bench, reply), bench.judges.speakers.embed(prompt.pcm(HEARD_HZ)))
     return {**told, "alike": round(alike, 4)}
 

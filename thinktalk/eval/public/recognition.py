@@ -18,7 +18,7 @@ from pathlib import Path
 
 from thinktalk.errors import InputError
 from thinktalk.eval.bench import Bench
-from thinktalk.eval.public.asking import Ask, answered, told
+from thinktalk.eval.public.asking import Ask, answered, told, worst_of
 from thinktalk.eval.public.published import figure
 from thinktalk.eval.public.scoring import CHARACTERS, errors, normal_form
 from thinktalk.eval.public.sets import Clips, content, cut, need, table
@@ -53,9 +53,10 @@ def _rows(bench: Bench, parts: Mapping[str, tuple[str, str, Loader]]) -> Iterato
         _, form = normal_form(language)
         results = answered(bench, key, asks)
         counts = [errors(language, r["text"], r.get("said", "")) for r in results]
+        tops, bottoms = [float(c.count) for c in counts], [float(c.length) for c in counts]
         yield Row(
-            title=title, tops=[c.count for c in counts], bottoms=[c.length for c in counts], lower_is_better=True,
-            judge=form, **told(bench, key, results),
+            title=title, tops=tops, bottoms=bottoms, lower_is_better=True, judge=form,
+            worst=worst_of(bench, asks, results, tops, bottoms), **told(bench, key, results),
         )  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from typing import Any
 from thinktalk.errors import InputError
 from thinktalk.eval.bench import Bench
 from thinktalk.eval.items import Result
-from thinktalk.eval.public.asking import Ask, answered, told
+from thinktalk.eval.public.asking import Ask, answered, told, worst_of
 from thinktalk.eval.public.published import figure
 from thinktalk.eval.public.scoring import bleu, bleu_n, label, rouge_l
 from thinktalk.eval.public.sets import content, need, table
@@ -36,9 +36,10 @@ def labelled(bench: Bench, key: str, title: str, asks: Sequence[Ask], labels: Se
     results = answered(bench, key, asks)
     said = [label(r.get("said", ""), labels) for r in results]
     names = set(labels.values() if isinstance(labels, Mapping) else labels)
+    tops = [float(s == r["text"]) for s, r in zip(said, results, strict=True)]
     return Row(
-        title=title, tops=[float(s == r["text"]) for s, r in zip(said, results, strict=True)], judge="the one label that is said",
-        chance=1 / len(names), note=_unfound(said, "label"), **told(bench, key, results),
+        title=title, tops=tops, judge="the one label that is said", chance=1 / len(names), note=_unfound(said, "label"),
+        worst=worst_of(bench, asks, results, tops), **told(bench, key, results),
     )  # fmt: skip
 
 
@@ -142,8 +143,9 @@ def giantsteps(bench: Bench) -> Iterator[Row]:
         raise InputError(f"{folder}: holds no tempi, expected *.bpm; fetch it again")
     results = answered(bench, "giantsteps", asks)
     said = [_tempo(r.get("said", "")) for r in results]
+    tops = _near(results, said, OCTAVES)
     common: dict[str, Any] = dict(judge="the number that is said", note=_unfound(said, "number"))
-    yield Row(title="accuracy 2, tempo of GiantSteps (within 4 %, octaves too)", tops=_near(results, said, OCTAVES), **common, **told(bench, "giantsteps", results))  # fmt: skip
+    yield Row(title="accuracy 2, tempo of GiantSteps (within 4 %, octaves too)", tops=tops, worst=worst_of(bench, asks, results, tops), **common, **told(bench, "giantsteps", results))  # fmt: skip
     yield Row(title="accuracy 1, tempo of GiantSteps (within 4 %)", tops=_near(results, said, OCTAVES[:1]), **common, **told(bench, "giantsteps/1", results))  # fmt: skip
 
 
@@ -173,7 +175,7 @@ def musiccaps(bench: Bench) -> Iterator[Row]:
     for n in range(1, 5):
         yield Row(title=f"BLEU-{n}, captions of MusicCaps", unit="", note=note, **bleu_n(results, n, seed=bench.seed), **told(bench, f"musiccaps/bleu-{n}", results))  # fmt: skip
     common = [rouge_l(r["text"], r.get("said", "")) for r in results]
-    yield Row(title="ROUGE-L, captions of MusicCaps", unit="", tops=common, judge="ROUGE-L, beta 1.2", note=note, **told(bench, "musiccaps/rouge-l", results))  # fmt: skip
+    yield Row(title="ROUGE-L, captions of MusicCaps", unit="", tops=common, worst=worst_of(bench, asks, results, common), judge="ROUGE-L, beta 1.2", note=note, **told(bench, "musiccaps/rouge-l", results))  # fmt: skip
     yield Row(key="musiccaps/meteor", title="METEOR, captions of MusicCaps", unit="", missing="METEOR is a Java program with WordNet, which is no part of this package", **figure("musiccaps/meteor"))  # fmt: skip
 
 
