@@ -33,7 +33,7 @@ from thinktalk.data.synth.voices import Engine, Said, Voice, cast, is_kept, own_
 from thinktalk.data.synth.world import Item, begun, draw_item, fill
 from thinktalk.errors import ConfigError, InputError
 
-__all__ = ["KINDS", "Line", "SpeechWorld", "Task", "make_speech", "plan"]
+__all__ = ["KINDS", "Line", "SpeechWorld", "Task", "engine_of", "make_speech", "plan"]
 
 KINDS = ("sentences", "dialogues")
 SHARD_SAMPLES = 100
@@ -175,8 +175,8 @@ def _told(line: Line, said: Said) -> dict[str, Any]:
 
 
 @functools.cache
-def _engine(name: str, cache: str | None) -> Engine:
-    """The speaker of this process."""
+def engine_of(name: str, cache: str | None) -> Engine:
+    """The speaker of this process, by name: kokoro, espeak, flite."""
     if name == "kokoro":
         from thinktalk.data.synth.kokoro import Kokoro
 
@@ -266,7 +266,7 @@ def _spoken(shards: Sequence[_Shard], world: SpeechWorld, jobs: int) -> Iterator
 
 def _write(shard: _Shard, engine: str, cache: str | None) -> _Written:
     """One shard, whole or not at all."""
-    speaker = _engine(engine, cache)
+    speaker = engine_of(engine, cache)
     seconds: list[float] = []
     faults: list[Fault] = []
     with tempfile.TemporaryDirectory(dir=shard.path.parent, prefix=".making-") as scratch:
