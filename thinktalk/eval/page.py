@@ -27,7 +27,7 @@ Before = tuple[Sequence[Row], Mapping[str, Any]]
 POLICY = "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'"
 STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; color: #1c1c22; background: #fff; margin: 2rem auto; max-width: 76rem; padding: 0 1rem }
-h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2.2rem } .wide { overflow-x: auto }
+h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2.2rem } .wide { overflow-x: auto; margin: 1rem 0 } .legend { color: #556; font-size: .87rem }
 table { border-collapse: collapse; font-size: .87rem } th, td { padding: .22rem .55rem; border-bottom: 1px solid #ddd; text-align: left; vertical-align: top }
 th { background: #f4f4f6; position: sticky; top: 0 } tr:hover td { background: #fafae8 } td:nth-child(2) { font-variant-numeric: tabular-nums; white-space: nowrap }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .1rem 1rem } dt { color: #667 } dd { margin: 0 }
@@ -64,6 +64,7 @@ def html(
     if before is not None:
         parts.append(_changes(rows, about, *before))
     parts += ["<h2>Measured</h2>", _picture(forest(_shares(rows)), "Shares with their 95 % intervals; a diamond is the published figure.")]  # fmt: skip
+    parts.append(f'<p class="legend">{escape(report.LEGEND.replace("*", ""))}</p>')
     parts += [_table(*grid) for grid in report.grids(rows)]
     if lines := report.notes(rows):
         parts.append("".join(["<ul>", *(f"<li>{escape(line)}</li>" for line in lines), "</ul>"]))
