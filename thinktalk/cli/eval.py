@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     )  # fmt: skip
     if args.make_data:
         return _make(held, json_wanted=args.json)
-    before = report.load(Path(args.against))[0] if args.against else None
+    before = report.load(Path(args.against)) if args.against else None
     bench = _bench(args, held, n, share)
     rows = list(_measured(bench, chosen))
     if not share.leads:
@@ -73,14 +73,14 @@ def run(args: argparse.Namespace) -> int:
     about = _about(args, bench)
     out = bench.out / f"{'+'.join(args.suite)}.json"
     report.save(out, rows, about)
-    page.write_page(out.with_suffix(".html"), rows, about, folder=bench.out)
+    page.write_page(out.with_suffix(".html"), rows, about, folder=bench.out, before=before)
     if args.write:
         report.write(Path(args.write), rows, about=about, figures=bench.out / "figures")
     print(out.read_text() if args.json else report.table(rows, about=about))
     if before is not None:
         from thinktalk.eval import compare
 
-        print(compare.table(before, rows), file=sys.stderr if args.json else sys.stdout)
+        print(compare.table(before[0], rows), file=sys.stderr if args.json else sys.stdout)
     return 0
 
 
