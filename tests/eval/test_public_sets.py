@@ -149,7 +149,8 @@ def test_answers_come_together_and_one_fault_takes_no_other(tmp_path):
 def test_another_question_is_another_measurement(tmp_path):
     _, omni = measured("meld", tmp_path, "joy")
     _, other = measured("meld", tmp_path, "surprise", question="How does it feel?")
-    assert omni.asked[0][0].startswith("Recognize") and other.asked[0][0] == "How does it feel?"
+    assert omni.asked[0][0].startswith("Recognize") and omni.asked[0][1].startswith("You are")
+    assert other.asked == [("How does it feel?", "")], "and without the system prompt"
 
 
 def test_a_few_are_drawn_the_same_and_more_hold_them():

@@ -108,7 +108,12 @@ def _messages(ask: Ask, question: str | None) -> list[dict[str, Any]]:
     parts: list[dict[str, Any]] = [] if ask.picture is None else [{"type": "image", "image": ask.picture()}]  # fmt: skip
     parts += [] if ask.sound is None else [{"type": "audio", "audio": ask.sound()}]
     parts += [{"type": "text", "text": words}] if words else []
-    system = [] if ask.system is None else [{"role": "system", "content": ask.system}]
+    # a model that is asked in its own words has been trained without the report's system prompts
+    system = (
+        []
+        if ask.system is None or question is not None
+        else [{"role": "system", "content": ask.system}]
+    )
     return [*system, {"role": "user", "content": parts}]
 
 
