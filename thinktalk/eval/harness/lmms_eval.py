@@ -142,17 +142,27 @@ def manifest() -> Any:
 
 
 def run(
-    lm: lmms, task: str, *, metric: str, limit: int | None = None, seed: int = 0
+    lm: lmms,
+    task: str,
+    *,
+    metric: str,
+    limit: int | None = None,
+    include: Path | None = None,
+    seed: int = 0,
 ) -> list[Result]:
     """One result an item of a task or a group: {"key": "mmmu_val/17", "score": 1.0, "said": ...}.
 
+    include: a folder of task definitions of your own, instead of the harness'.
     Where the harness counts only whole sets, an item's number is what its task calls right. Errors: InputError (no such task
     or metric, its data cannot be loaded, an item has no number of its own).
     """
     from lmms_eval.evaluator import simple_evaluate
+    from lmms_eval.tasks import TaskManager
 
+    where = {} if include is None else {"include_path": str(include), "include_defaults": False}
+    manager = TaskManager("WARNING", model_name="thinktalk", **where)
     try:
-        found = simple_evaluate(lm, tasks=[task], limit=limit, log_samples=True, bootstrap_iters=0, random_seed=seed)  # fmt: skip
+        found = simple_evaluate(lm, tasks=[task], limit=limit, log_samples=True, bootstrap_iters=0, random_seed=seed, task_manager=manager)  # fmt: skip
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, AssertionError) as error:
         why = " ".join(str(error).split())[:200]
         raise InputError(f"{task}: lmms-eval could not load it ({type(error).__name__}: {why}), expected its data set; fetch it (docs/harnesses.md)") from error  # fmt: skip

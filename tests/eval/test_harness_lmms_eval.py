@@ -1,0 +1,112 @@
+"""Our model as lmms-eval asks it, with a stand-in for lmms-eval's base class: parts in their order, batches, what fails.
+
+lmms-eval wants an older PyAV than our constraints, so it is not in the .venv of the tests; docs/harnesses.md says how it was run.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import thinktalk
+from thinktalk.errors import InputError
+from thinktalk.eval.harness.scoring import Scorer
+
+
+class Base:
+    """What lmms_eval.api.model.lmms gives."""
+
+    def __init__(self) -> None:
+        self.task_dict = {}
+
+
+@pytest.fixture
+def adapter(monkeypatch):
+    model = ModuleType("lmms_eval.api.model")
+    model.lmms = Base  # type: ignore[attr-defined]
+    for name in ("lmms_eval", "lmms_eval.api"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    monkeypatch.setitem(sys.modules, "lmms_eval.api.model", model)
+    name = "thinktalk.eval.harness.lmms_eval"
+    monkeypatch.delitem(sys.modules, name, raising=False)
+    yield importlib.import_module(name)
+    sys.modules.pop(name, None)
+
+
+@pytest.fixture(scope="module")
+def omni(tiny_checkpoint: str):
+    return thinktalk.load(tiny_checkpoint, parts=("thinker",))
+
+
+def turn(*parts) -> list[dict]:
+    return [{"role": "user", "content": list(parts)}]
+
+
+DOCUMENTS = [
+    turn({"type": "image", "url": Image.new("RGB", (32, 32), (200, 0, 0))}, {"type": "text", "text": "What colour?"}),
+    turn({"type": "text", "text": "Only words"}),
+    turn({"type": "image", "url": "file:///nowhere/at/all.png"}, {"type": "text", "text": "What?"}),
+    turn({"type": "audio", "url": {"array": np.zeros(4000, np.float32), "sampling_rate": 16_000}}, {"type": "text", "text": "Heard?"}),
+]  # fmt: skip
+
+
+def test_each_is_answered_as_by_chat_and_one_fault_takes_no_other(adapter, omni) -> None:
+    lm = adapter.ThinktalkLMMS(scorer=Scorer(omni, batch_size=3))
+    lm.task_dict = {"pics": {"test": DOCUMENTS}}
+    asked = [{"max_new_tokens": 4}] * 3 + [{"max_new_tokens": 2}]
+    requests = [SimpleNamespace(args=("", lambda doc: doc, asked[n], n, "pics", "test")) for n in range(4)]  # fmt: skip
+    texts = lm.generate_until(requests)
+    for n in (0, 1, 3):
+        messages = adapter.messages_of(DOCUMENTS[n])
+        limit = asked[n]["max_new_tokens"]
+        assert texts[n] == omni.chat(messages, greedy=True, max_text_tokens=limit).text
+    assert texts[2] == ""
+    (why,) = lm.failed
+    assert why.startswith("pics/2: ") and "nowhere/at/all.png" in why
+
+
+def test_messages_keep_their_order(adapter) -> None:
+    raw = [
+        {"role": "system", "content": [{"type": "text", "text": "Be "}, {"type": "text", "text": "brief."}]},
+        {"role": "user", "content": [{"type": "text", "text": "A"}, {"type": "video", "url": "v.mp4"}, {"type": "text", "text": "B"}]},
+        {"role": "assistant", "content": "C"},
+    ]  # fmt: skip
+    system, user, assistant = adapter.messages_of(raw)
+    assert system == {"role": "system", "content": "Be brief."}
+    assert [part["type"] for part in user["content"]] == ["text", "video", "text"]
+    assert user["content"][1]["video"] == "v.mp4" and assistant["content"][0]["text"] == "C"
+    with pytest.raises(InputError, match="part of type 'smell'"):
+        adapter.messages_of(turn({"type": "smell", "url": "x"}))
+
+
+@pytest.mark.parametrize(
+    ("metric", "value", "score"),
+    [
+        ("acc", 1.0, 1.0),
+        ("acc", {"score": 0.5}, 0.5),
+        ("mme", {"pred_answer": "B ", "answer": "B"}, 1.0),
+        ("mme", {"pred_answer": "B", "answer": "C"}, 0.0),
+        ("refcoco_grounding_ACC@0.5", {"pred": [0, 0, 10, 10], "bbox": [0, 0, 10, 10]}, 1.0),
+        (
+            "refcoco_grounding_ACC@0.5",
+            {"pred": [0, 0, 10, 5], "bbox": [0, 0, 10, 10]},
+            1.0,
+        ),  # just half
+        ("refcoco_grounding_ACC@0.5", {"pred": [0, 0, 10, 4], "bbox": [0, 0, 10, 10]}, 0.0),
+        ("refcoco_grounding_ACC@0.5", {"pred": [20, 20, 30, 30], "bbox": [0, 0, 10, 10]}, 0.0),
+        ("refcoco_grounding_ACC@0.5", {"pred": [], "bbox": [0, 0, 10, 10]}, 0.0),
+    ],
+)
+def test_the_number_of_an_item(adapter, metric: str, value, score: float) -> None:
+    assert adapter._number("task", metric, {metric: value}) == score
+
+
+def test_a_number_of_the_whole_set_is_none_of_an_item(adapter) -> None:
+    for value in (None, {"detections": []}, "text"):
+        with pytest.raises(InputError, match="an item has no number mAP"):
+            adapter._number("odinw13", "mAP", {"mAP": value})
