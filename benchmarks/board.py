@@ -76,10 +76,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not chosen:
         parser.error(f"--only {args.only[0]}: is unknown; have {', '.join(task.name for task in TASKS)}")  # fmt: skip
     records = [measure(task, args.out, quick=args.quick, again=args.again) for task in chosen]
-    text = board(_all_records(args.out))
+    known = _all_records(args.out)
+    text = board(known)
     print(text)
     if args.write:
-        args.write.write_text(f"# Speed board\n\n{text}", encoding="utf-8")
+        pictures = plots(known, args.write)
+        args.write.write_text(f"# Speed board\n\n{text}{pictures}", encoding="utf-8")
     return int(any(record.get("failed") for record in records))
 
 
@@ -182,6 +184,23 @@ def board(records: Sequence[Mapping[str, Any]]) -> str:
         _list("Short of what was to be reached", short), _list("Not there", absent), _list("How it was measured", quick),
     ]  # fmt: skip
     return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def plots(records: Sequence[Mapping[str, Any]], page: Path) -> str:
+    """How cost grows, drawn beside the page (SVG), as Markdown."""
+    shown = []
+    for record in records:
+        for line in record["lines"]:
+            points = line.get("points", [])
+            if points:
+                from growth import AXES, Point, draw
+
+                axis = points[0]["axis"]
+                path = page.with_name(f"{page.stem}_{axis}.svg")
+                about = (AXES[axis].__doc__ or axis).strip()
+                draw(path, [Point(**point) for point in points], about, line["benchmark"])
+                shown.append(f"![Cost by {about}]({path.name})")
+    return "\n".join(["\n## How cost grows\n", *shown, ""]) if shown else ""
 
 
 def _line(record: Mapping[str, Any], figure: Figure, machine: str) -> str:

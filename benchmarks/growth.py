@@ -121,7 +121,7 @@ def table(points: Sequence[Point]) -> list[str]:
 def draw(path: Path, points: Sequence[Point], about: str, size: str) -> None:
     """A line a figure."""
     ticks = [f"{x:g}" for x in dict.fromkeys(p.x for p in points)]
-    line_chart(path, title=f"Cost by {about} ({size}, one thread)", x_label=about, y_label="ms of processor time", ticks=ticks, series=_series(points))  # fmt: skip
+    line_chart(path, title=f"Cost by {about} ({size.removeprefix('growth, ')}, one thread)", x_label=about, y_label="ms of processor time", ticks=ticks, series=_series(points))  # fmt: skip
 
 
 def _series(points: Sequence[Point]) -> dict[str, list[float]]:

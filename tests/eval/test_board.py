@@ -119,3 +119,14 @@ def test_the_verb_runs_the_checkouts_board(monkeypatch, tmp_path: Path, capsys):
     monkeypatch.setattr(thinktalk, "__file__", str(tmp_path / "site" / "thinktalk" / "__init__.py"))
     assert main(["bench", "all"]) == 2
     assert "expected a checkout" in capsys.readouterr().err
+
+
+def test_how_cost_grows_is_drawn(modules, tmp_path: Path):
+    pytest.importorskip("matplotlib")
+    board, _ = modules
+    points = [{"axis": "input", "x": x, "name": "first sound", "value": 9.0 * x, "unit": "ms"} for x in (1.0, 4.0)]  # fmt: skip
+    records = [{"lines": [TIMED]}, {"lines": [{"benchmark": "growth, tiny", "points": points}]}]
+    text = board.plots(records, tmp_path / "board.md")
+    assert "![Cost by seconds heard before the answer](board_input.svg)" in text
+    assert "<svg" in (tmp_path / "board_input.svg").read_text()
+    assert board.plots(records[:1], tmp_path / "none.md") == ""
