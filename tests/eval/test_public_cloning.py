@@ -150,7 +150,7 @@ def test_the_command_measures_several_sets(tiny_checkpoint, tmp_path, monkeypatc
     assert len(rows["librispeech/test-clean"]["tops"]) == 2 and rows["meld"]["published"] == 57.0
     assert "dev-other.tar.gz" in rows["librispeech/dev-other"]["missing"]
     out = capsys.readouterr().out
-    assert "LibriSpeech test-clean" in out and "moods of MELD" in out
+    assert "LibriSpeech test-clean" in out and "report 1.8 (" in out and "report 57 (" in out
 
 
 def test_suites_that_are_not_there(tiny_checkpoint, tmp_path, monkeypatch, capsys):

@@ -158,7 +158,7 @@ def _about(args: argparse.Namespace, bench: Bench) -> dict[str, str]:
         "weights": bench.sum,
         "precision": args.dtype or "as stored",
         "items a row": "all" if bench.n == ALL else f"at most {bench.n}",
-        "held-out speech": args.engine,
+        **({"held-out speech": args.engine} if "nano" in args.suite else {}),
         "seed": str(args.seed),
         **provenance(),
     }

@@ -125,12 +125,20 @@ def table(rows: Sequence[Row], *, about: Mapping[str, Any]) -> str:
         tail = f"  {row.judge}, {row.seed}" if value else f"  {row.missing}"
         lines.append(
             f"{row.title[:WIDTH]:<{WIDTH}} {shown(row):<26}{value.samples if value else '':>5} "
-            f"{' / '.join(filter(None, row.reach)):<22}{sides[0]:>7}{sides[1]:>7}{sides[2]:>7}{row.seconds:>7.0f}{tail}"
+            f"{_wanted(row):<22}{sides[0]:>7}{sides[1]:>7}{sides[2]:>7}{row.seconds:>7.0f}{tail}"
         )
         for name, arm in own.items():
             if name not in CONTROLS:
                 lines.append(f"{'  ' + name:<{WIDTH}} {shown(arm):<26}{len(arm.tops):>5}")
     return "\n".join(lines)
+
+
+def _wanted(row: Row) -> str:
+    """What was to be reached, or the report's figure with the difference: "report 1.8 (+0.42)"."""
+    if row.published is None or any(row.reach):
+        return " / ".join(filter(None, row.reach))
+    gap = beside_published(row)[1]
+    return f"report {row.published:g}" + (f" ({gap})" if gap else "")
 
 
 def _percent(share: float | None) -> str:
