@@ -53,7 +53,7 @@ def test_every_law_is_kept(ours: Ours, theirs: Upstream) -> None:
     assert broken(ours) == {}
     found = {f.key: f for f in examine(theirs, INVARIANTS)}
     outcomes = {key: f.outcome for key, f in found.items() if f.outcome != "kept"}
-    assert outcomes == {"talker.inputs-alone": "known"}
+    assert outcomes == dict.fromkeys(("ids.mixed", "order.rates", "talker.inputs-alone"), "known")
     assert "codec pad" in found["talker.inputs-alone"].detail
 
 
@@ -161,6 +161,25 @@ def _backwards(patch):
     patch.setattr(Ours, "order", lambda self, video, order=Ours.order: order(self, video)[::-1])
 
 
+def _one_flag(patch):
+    """Videos are silent where the first one is."""
+    place = Timeline.place
+
+    def flagged(self, span):
+        positions = place(self, span)
+        self.silent = getattr(self, "silent", False) or getattr(span, "audio_tokens", 1) == 0
+        return positions + (self.silent and getattr(span, "audio_tokens", 0) > 0)
+
+    patch.setattr("thinktalk.media.timeline.Timeline", type("Flagged", (Timeline,), {"place": flagged}))  # fmt: skip
+
+
+def _double_times(patch):
+    def precise(grids, seconds, *, positions_per_second=25):
+        return torch.arange(grids, dtype=torch.float64) * seconds * positions_per_second
+
+    patch.setattr("thinktalk.media.timeline.grid_times", precise)
+
+
 def _far_generation(patch):
     patch.setattr(Timeline, "delta", property(lambda self: self.following - self.tokens))
 
@@ -170,6 +189,8 @@ FAULTS = {
     "ids.audio": (_shift("Audio"), "all by +1"),
     "ids.image": (_shift("Image"), "all by +1"),
     "ids.video": (_shift("Video"), "all by +1"),
+    "ids.mixed": (_one_flag, "stand elsewhere"),
+    "order.rates": (_double_times, "1.3 frames a second"),
     "ids.generation": (_far_generation, "heard-taller"),
     "order.audio-in-video": (_backwards, "heard"),
     "audio.count": (_untrimmed, "3 mel frames: 0 tokens, expected 1"),

@@ -23,6 +23,7 @@ PLANTS = ("dit-rope", "av-ids")  # the kit's own names; spelt here so that --hel
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """--of and --plant, beside the options of `thinktalk eval`."""
     parser.add_argument("--of", metavar="A,B", help="conformance: whom to examine: thinktalk, transformers, or MODULE:CLASS (default: the first two, where installed)")  # fmt: skip
     parser.add_argument("--plant", choices=PLANTS, help="conformance: break each on purpose, as it once was shipped broken")  # fmt: skip
 

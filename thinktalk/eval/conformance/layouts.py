@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib.resources import files
 from itertools import groupby
@@ -94,6 +94,24 @@ def joined(runs: Iterable[tuple[str, int]]) -> list[tuple[str, int]]:
     [('video', 3), ('audio', 4)]
     """
     return [(kind, sum(n for _, n in same)) for kind, same in groupby(runs, key=lambda run: run[0])]
+
+
+def token_runs(
+    span: Span, order: Callable[[Video], list[tuple[str, int]]]
+) -> list[tuple[str, int]]:
+    """The tokens of a span, marks included; `order` says how picture and sound of a video stand."""
+    match span:
+        case Text(tokens):
+            return [("text", tokens)]
+        case Audio(tokens):
+            return [("audio_bos", 1), ("audio", tokens), ("audio_eos", 1)]
+        case Image(rows, columns):
+            return [("vision_bos", 1), ("image", rows * columns), ("vision_eos", 1)]
+        case Video(audio_tokens=0):
+            return [("vision_bos", 1), ("video", span.video_tokens), ("vision_eos", 1)]
+        case Video():
+            inner = order(span)
+            return [("vision_bos", 1), ("audio_bos", 1), *inner, ("audio_eos", 1), ("vision_eos", 1)]  # fmt: skip
 
 
 @functools.cache

@@ -15,7 +15,7 @@ import torch
 
 from thinktalk.config import TokenIds
 from thinktalk.eval.conformance.invariant import Implementation
-from thinktalk.eval.conformance.layouts import FORMAT, TEXT_ID, Layout
+from thinktalk.eval.conformance.layouts import FORMAT, TEXT_ID, Layout, token_runs
 from thinktalk.media.timeline import Audio, Image, Span, Text, Video
 
 __all__ = ["PROMPTS", "make_table", "main", "written"]
@@ -64,7 +64,7 @@ def make_table(by: Implementation) -> dict[str, Any]:
     official = TokenIds()
     layouts = []
     for name, (group, about, spans) in PROMPTS.items():
-        runs = tuple(run for span in spans for run in _runs(span, by))
+        runs = tuple(run for span in spans for run in token_runs(span, by.order))
         layout = Layout(name, group, about, spans, runs, torch.empty(3, 0, dtype=torch.long), 0)
         positions, delta = by.positions(layout)
         layout = replace(layout, positions=positions, delta=delta)
@@ -94,22 +94,6 @@ def make_table(by: Implementation) -> dict[str, Any]:
         "audio_tokens": {str(n): by.audio_tokens(n) for n in AUDIO_FRAMES},
         "layouts": layouts,
     }  # fmt: skip
-
-
-def _runs(span: Span, by: Implementation) -> list[tuple[str, int]]:
-    """The tokens of a span, marks included."""
-    match span:
-        case Text(tokens):
-            return [("text", tokens)]
-        case Audio(tokens):
-            return [("audio_bos", 1), ("audio", tokens), ("audio_eos", 1)]
-        case Image(rows, columns):
-            return [("vision_bos", 1), ("image", rows * columns), ("vision_eos", 1)]
-        case Video(audio_tokens=0):
-            return [("vision_bos", 1), ("video", span.video_tokens), ("vision_eos", 1)]
-        case Video():
-            inner = by.order(span)
-            return [("vision_bos", 1), ("audio_bos", 1), *inner, ("audio_eos", 1), ("vision_eos", 1)]  # fmt: skip
 
 
 def written(table: dict[str, Any]) -> str:

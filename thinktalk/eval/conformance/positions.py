@@ -6,15 +6,18 @@ Source: the report's section 2.2; the numbers are those of layouts.json.
 from __future__ import annotations
 
 import functools
+import itertools
 
 import torch
 from torch import Tensor
 
 from thinktalk.eval.conformance.invariant import Implementation, Invariant
-from thinktalk.eval.conformance.layouts import Layout, load_layouts
-from thinktalk.media.timeline import Video
+from thinktalk.eval.conformance.layouts import Layout, joined, load_layouts, token_runs
+from thinktalk.media.timeline import Span, Text, Video
 
 __all__ = ["INVARIANTS"]
+
+RATES = (0.7, 1.0, 1.3, 2.0, 3.7, 24.5)  # frames a second; at three of them float64 cuts elsewhere
 
 
 def _ids(implementation: Implementation, *, group: str) -> str | None:
@@ -120,6 +123,59 @@ def _order(implementation: Implementation) -> str | None:
     return None
 
 
+def _rates(implementation: Implementation) -> str | None:
+    """Tokens and ids cut their chunks at the same grids, however the rate rounds."""
+    for frames_per_second in RATES:
+        video = Video(60, 1, 2, 2 / frames_per_second, int(60 * 2 / frames_per_second * 25))
+        rate = torch.tensor(video.seconds_per_grid, dtype=torch.float32)
+        times = (torch.arange(video.grids) * rate * 25).long().repeat_interleave(2)
+        pictures, sound = _chunks(times.tolist()), _chunks(list(range(video.audio_tokens)))
+        pairs = itertools.zip_longest(pictures, sound, fillvalue=0)
+        want = joined(run for v, a in pairs for run in (("video", v), ("audio", a)) if run[1])
+        if (got := implementation.order(video)) != want:
+            pairs = enumerate(itertools.zip_longest(got, want))
+            first, (a, b) = next((n, pair) for n, pair in pairs if pair[0] != pair[1])
+            return f"{frames_per_second} frames a second: run {first} is {a}, by its ids {b}"
+    return None
+
+
+def _chunks(times: list[int]) -> list[int]:
+    """Tokens of each chunk of 50 ids; a token closes one chunk at most."""
+    counts, edge = [0], 50
+    for time in times:
+        if time >= edge:
+            counts.append(0)
+            edge += 50
+        counts[-1] += 1
+    return counts
+
+
+def _mixed(implementation: Implementation) -> str | None:
+    """A silent and a heard video in one prompt stand as they would in two."""
+    silent, heard, words = Video(2, 2, 3, 1.0), Video(3, 2, 2, 1.0, 80), Text(2)
+    before, after, whole = (
+        _asked(implementation, spans)
+        for spans in (
+            (words, silent, words),
+            (words, heard, words),
+            (words, silent, words, heard, words),
+        )
+    )
+    want = torch.cat(
+        [before, after[:, 2:] - 1 + before[0, -1]], 1
+    )  # the words between are placed once
+    if whole.shape == want.shape and torch.equal(whole, want):
+        return None
+    wrong = (whole != want).any(0).sum() if whole.shape == want.shape else want.shape[1]
+    return f"{int(wrong)} of {want.shape[1]} tokens stand elsewhere than in prompts of their own"
+
+
+def _asked(implementation: Implementation, spans: tuple[Span, ...]) -> Tensor:
+    runs = tuple(run for span in spans for run in token_runs(span, implementation.order))
+    nowhere = torch.empty(3, 0, dtype=torch.long)
+    return implementation.positions(Layout("", "", "", spans, runs, nowhere, 0))[0]
+
+
 _GROUPS = {
     "text": "text: one id a token, the same on all three axes",
     "audio": "sound: 25 ids a second on all axes, a mark before and after",
@@ -132,6 +188,8 @@ _GROUPS = {
 INVARIANTS = (
     *(Invariant(f"ids.{g}", law, functools.partial(_ids, group=g)) for g, law in _GROUPS.items()),
     Invariant("ids.marks", "the marks of a video with sound share ids, and both its tracks follow them at once", _marks),
+    Invariant("ids.mixed", "each video says for itself whether it is heard", _mixed),
     Invariant("ids.generation", "generated token n stands at n + delta, one after the largest id of the prompt", _generation),
     Invariant("order.audio-in-video", "tokens of a video with sound stand in chunks of 2 s, pictures first", _order),
+    Invariant("order.rates", "tokens and ids cut a video at the same grids: time ids are a truncated float32", _rates),
 )  # fmt: skip

@@ -35,7 +35,9 @@ class Upstream:
 
     name = "transformers"
     known = {
-        "talker.inputs-alone": "transformers 5 drops a mask of ones, and its Talker then goes without codec pad and bos"
+        "talker.inputs-alone": "transformers 5 drops a mask of ones, and its Talker then goes without codec pad and bos",
+        "ids.mixed": "its use_audio_in_video is one flag for all videos of a call",
+        "order.rates": "its processor cuts chunks in float64, its model in float32",
     }
 
     def __init__(self) -> None:
@@ -53,20 +55,14 @@ class Upstream:
     def model(self) -> Any:
         """A tiny random model; its biases and norms are no zeros and ones."""
         from transformers import Qwen2_5OmniConfig
-        from transformers.utils import logging
 
-        loud = logging.get_verbosity()
-        logging.set_verbosity_error()  # its default configuration warns of its own token ids
-        config = Qwen2_5OmniConfig.from_dict(config_to_json(CONFIG, dtype="float32")["config.json"])
-        before = torch.random.get_rng_state()
-        torch.manual_seed(0)
-        try:
+        told = config_to_json(CONFIG, dtype="float32")["config.json"]
+        with _quiet(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            config = Qwen2_5OmniConfig.from_dict(told)
             model = self.modeling.Qwen2_5OmniForConditionalGeneration(config).eval().float()
             for parameter in model.parameters():
                 parameter.add_(0.1 * torch.randn(parameter.shape))
-        finally:
-            torch.random.set_rng_state(before)
-            logging.set_verbosity(loud)
         return model
 
     def positions(self, layout: Layout) -> tuple[Tensor, int]:
@@ -185,7 +181,8 @@ class Upstream:
 
     @torch.no_grad()
     def speech(self, *, padded: bool) -> Speech:
-        return overhear(self.model, CONFIG, padded=padded)
+        with _quiet():
+            return overhear(self.model, CONFIG, padded=padded)
 
     def probabilities(self, logits_BV: Tensor, said_BT: Tensor, sampling: Sampling) -> Tensor:
         talker = self.model.talker
@@ -204,14 +201,12 @@ class Upstream:
             asked.append(float(time_step))
             return torch.zeros_like(hidden_states).repeat(2, 1, 1)
 
-        before = torch.random.get_rng_state()
-        with swapped(dit, "forward", overheard):
+        with torch.random.fork_rng(devices=[]), swapped(dit, "forward", overheard):
             dit.sample(
                 torch.zeros(1, 192),
                 torch.zeros(1, 10, dit.mel_dim),
                 torch.zeros(1, 2, dtype=torch.long),
             )
-        torch.random.set_rng_state(before)
         return asked
 
     @contextmanager
@@ -240,6 +235,19 @@ class Upstream:
 
             with swapped(owner, "get_rope_index", late):
                 yield
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without its warnings, of its own default token ids and of sampling settings of a greedy call."""
+    from transformers.utils import logging
+
+    loud = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(loud)
 
 
 def _within_video(token_ids: Tensor) -> Tensor:
