@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from thinktalk.errors import ConfigError, InputError
+from thinktalk.eval import sharing
 from thinktalk.eval.items import Item
 from thinktalk.eval.sharing import ALONE, Share, run_shared
 
@@ -57,6 +58,14 @@ def test_what_was_begun_by_some_is_ended_by_others(tmp_path, world):
     assert shared(tmp_path, ALONE, again) == results and again == []
 
 
+def test_planted_what_others_wrote_is_not_looked_at(tmp_path, monkeypatch):
+    shared(tmp_path, Share(1, 3))
+    monkeypatch.setattr(sharing, "_files", lambda *_: [])
+    asked: list[int] = []
+    shared(tmp_path, Share(1, 2), asked)
+    assert asked == [1, 3, 5] and len(lines(tmp_path)) > len(set(lines(tmp_path)))
+
+
 def test_alone_it_is_one_file(tmp_path):
     shared(tmp_path, ALONE)
     assert len(list(tmp_path.iterdir())) == 1 and ".part" not in next(tmp_path.iterdir()).name
@@ -82,6 +91,7 @@ def test_torchrun_says_who_one_is():
 
 WORKER = """
 import sys
+from thinktalk.eval import sharing
 from thinktalk.eval.items import Item
 from thinktalk.eval.sharing import Share, run_shared
 items = [Item(f"item {n}", n) for n in range(12)]
