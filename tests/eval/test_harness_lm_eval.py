@@ -24,9 +24,9 @@ SHARED = """
 import sys
 import thinktalk
 from pathlib import Path
-from thinktalk.eval.harness.lm_eval import ThinktalkLM, run
+from thinktalk.eval.harness.lm_eval import model, run
 from thinktalk.eval.harness.scoring import Scorer
-lm = ThinktalkLM(scorer=Scorer(thinktalk.load(sys.argv[1], parts=("thinker",))))
+lm = model(scorer=Scorer(thinktalk.load(sys.argv[1], parts=("thinker",))))
 found, _ = run(lm, "tt_choice", metric="acc", chat=False, include=Path(sys.argv[2]))
 print(lm.rank, [r["key"] for r in found], flush=True)
 """
@@ -57,10 +57,10 @@ def test_the_harness_asks_and_counts(tiny_checkpoint: str, tasks: Path, tmp_path
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     pytest.importorskip("lm_eval", reason="needs pip install 'thinktalk[eval-text]'")
     from thinktalk.errors import InputError
-    from thinktalk.eval.harness.lm_eval import ThinktalkLM, run
+    from thinktalk.eval.harness.lm_eval import model, run
 
     scorer = Scorer(thinktalk.load(tiny_checkpoint, parts=("thinker",)), batch_size=4)
-    lm, cache = ThinktalkLM(scorer=scorer), tmp_path / "cache"
+    lm, cache = model(scorer=scorer), tmp_path / "cache"
 
     def ask(name: str, metric: str, *, chat: bool = False) -> list[dict]:
         return run(lm, f"tt_{name}", metric=metric, chat=chat, include=tasks, cache=cache)[0]
@@ -102,3 +102,19 @@ def test_two_processes_share_the_items(tiny_checkpoint: str, tasks: Path, tmp_pa
     assert done.returncode == 0, done.stderr[-3000:]
     assert f"0 {[f'tt_choice/{n}' for n in range(5)]}" in done.stdout
     assert "1 []" in done.stdout
+
+
+def page_row(key: str) -> str:
+    """A benchmark's line of docs/harnesses.md."""
+    task, figure = TASKS[key], FIGURES.get(key)
+    table, value = (figure.table, f"{figure.value:g}") if figure else ("", "")
+    measured = f"{task.task}, {task.metric}" if task.metric else task.task
+    return (
+        f"| {table} | {task.title} | {value} | `thinktalk eval {key}` | {measured} | {task.note} |"
+    )
+
+
+def test_the_page_has_every_benchmark() -> None:
+    page = (Path(__file__).parents[2] / "docs/harnesses.md").read_text()
+    rows = [line for line in page.splitlines() if "| `thinktalk eval " in line]
+    assert rows == [page_row(key) for key in TASKS]

@@ -5,7 +5,6 @@ lmms-eval wants an older PyAV than our constraints, so it is not in the .venv of
 
 from __future__ import annotations
 
-import importlib
 import sys
 from types import ModuleType, SimpleNamespace
 
@@ -15,6 +14,7 @@ from PIL import Image
 
 import thinktalk
 from thinktalk.errors import InputError
+from thinktalk.eval.harness import lmms_eval
 from thinktalk.eval.harness.scoring import Scorer
 
 
@@ -27,15 +27,14 @@ class Base:
 
 @pytest.fixture
 def adapter(monkeypatch):
-    model = ModuleType("lmms_eval.api.model")
-    model.lmms = Base  # type: ignore[attr-defined]
+    base = ModuleType("lmms_eval.api.model")
+    base.lmms = Base  # type: ignore[attr-defined]
     for name in ("lmms_eval", "lmms_eval.api"):
         monkeypatch.setitem(sys.modules, name, ModuleType(name))
-    monkeypatch.setitem(sys.modules, "lmms_eval.api.model", model)
-    name = "thinktalk.eval.harness.lmms_eval"
-    monkeypatch.delitem(sys.modules, name, raising=False)
-    yield importlib.import_module(name)
-    sys.modules.pop(name, None)
+    monkeypatch.setitem(sys.modules, "lmms_eval.api.model", base)
+    lmms_eval._class.cache_clear()
+    yield lmms_eval
+    lmms_eval._class.cache_clear()
 
 
 @pytest.fixture(scope="module")
@@ -56,10 +55,11 @@ DOCUMENTS = [
 
 
 def test_each_is_answered_as_by_chat_and_one_fault_takes_no_other(adapter, omni) -> None:
-    lm = adapter.ThinktalkLMMS(scorer=Scorer(omni, batch_size=3))
+    lm = adapter.model(scorer=Scorer(omni, batch_size=3))
     lm.task_dict = {"pics": {"test": DOCUMENTS}}
     asked = [{"max_new_tokens": 4}] * 3 + [{"max_new_tokens": 2}]
     requests = [SimpleNamespace(args=("", lambda doc: doc, asked[n], n, "pics", "test")) for n in range(4)]  # fmt: skip
+    assert isinstance(lm, Base) and adapter.Model is type(lm)  # what the registry finds by its name
     texts = lm.generate_until(requests)
     for n in (0, 1, 3):
         messages = adapter.messages_of(DOCUMENTS[n])

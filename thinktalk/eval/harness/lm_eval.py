@@ -9,6 +9,7 @@ takes its share of the items, and the first one has the results of all.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from collections import defaultdict
@@ -17,19 +18,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lm_eval.api.model import LM
-from lm_eval.api.registry import register_model
 
-from thinktalk.errors import InputError
+from thinktalk.errors import ConfigError, InputError
 from thinktalk.eval.harness.scoring import Scorer, written_options
 from thinktalk.eval.items import Result
 
-__all__ = ["ThinktalkLM", "run"]
+__all__ = ["ThinktalkLM", "model", "run"]
 
 
-@register_model("thinktalk")
-class ThinktalkLM(LM):
-    """A thinktalk model as lm-evaluation-harness asks it."""
+class ThinktalkLM:
+    """A thinktalk model as lm-evaluation-harness asks it; `model` makes one that the harness takes for one of its own."""
+
+    cache_hook: Any  # the harness': what is known is told to it at once
+    rank: int
+    world_size: int
 
     def __init__(
         self,
@@ -127,8 +129,28 @@ class ThinktalkLM(LM):
             torch.distributed.barrier()
 
 
+def model(**options: Any) -> Any:
+    """A ThinktalkLM with its options, which is a lm_eval.api.model.LM. Errors: ConfigError (the harness is not installed)."""
+    return _class()(**options)
+
+
+@functools.cache
+def _class() -> Any:
+    """The harness is imported (ten seconds) only where it is wanted."""
+    try:
+        from lm_eval.api.model import LM
+        from lm_eval.api.registry import register_model
+    except ImportError as error:
+        raise ConfigError(f"lm_eval: cannot be imported ({error}), expected lm-evaluation-harness; pip install 'thinktalk[eval-text]'") from None  # fmt: skip
+
+    class Model(ThinktalkLM, LM):
+        pass
+
+    return register_model("thinktalk")(Model)
+
+
 def run(
-    lm: LM,
+    lm: Any,
     task: str,
     *,
     metric: str,
@@ -193,4 +215,5 @@ def _order(key: str) -> tuple[str, int]:
 if __name__ == "__main__":
     from lm_eval.__main__ import cli_evaluate
 
+    _class()
     cli_evaluate()

@@ -9,27 +9,27 @@ of sound with their rate; each part stands where the task put it.
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lmms_eval.api.model import lmms
-
-from thinktalk.errors import InputError, ThinktalkError
+from thinktalk.errors import ConfigError, InputError, ThinktalkError
 from thinktalk.eval.harness.scoring import Scorer, written_options
 from thinktalk.eval.items import Result
 from thinktalk.prompt import build_prompt
 
-__all__ = ["ThinktalkLMMS", "manifest", "messages_of", "run"]
+__all__ = ["ThinktalkLMMS", "manifest", "messages_of", "model", "run"]
 
 Message = dict[str, Any]
 
 
-class ThinktalkLMMS(lmms):
-    """A thinktalk model as lmms-eval asks it: by messages, not by a text and a heap of media."""
+class ThinktalkLMMS:
+    """A thinktalk model as lmms-eval asks it: by messages; `model` makes one that the harness takes for one of its own."""
 
     is_simple = False
+    task_dict: Mapping[str, Any]  # the harness': the documents of each task
 
     def __init__(
         self,
@@ -137,12 +137,36 @@ def manifest() -> Any:
     """What lmms-eval's registry wants to know."""
     from lmms_eval.models.registry_v2 import ModelManifest
 
-    where = f"{ThinktalkLMMS.__module__}.{ThinktalkLMMS.__name__}"
-    return ModelManifest(model_id="thinktalk", chat_class_path=where)
+    return ModelManifest(model_id="thinktalk", chat_class_path=f"{__name__}.Model")
+
+
+def model(**options: Any) -> Any:
+    """A ThinktalkLMMS with its options, which is a lmms_eval.api.model.lmms. Errors: ConfigError (it is not installed)."""
+    return _class()(**options)
+
+
+@functools.cache
+def _class() -> Any:
+    """The harness is imported only where it is wanted."""
+    try:
+        from lmms_eval.api.model import lmms
+    except ImportError as error:
+        raise ConfigError(f"lmms_eval: cannot be imported ({error}), expected lmms-eval; pip install lmms-eval in a .venv of its own, beside thinktalk") from None  # fmt: skip
+
+    class Model(ThinktalkLMMS, lmms):
+        pass
+
+    return Model
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Model":  # the registry looks for a class in this module
+        return _class()
+    raise AttributeError(name)
 
 
 def run(
-    lm: lmms,
+    lm: Any,
     task: str,
     *,
     metric: str,
@@ -202,7 +226,3 @@ def _overlap(record: Mapping[str, Any]) -> float:
     both = width * height
     areas = [max(0.0, c[2] - c[0]) * max(0.0, c[3] - c[1]) for c in (a, b)]
     return both / (sum(areas) - both) if both else 0.0
-
-
-if __name__ == "__main__":
-    raise SystemExit(f"{Path(__file__).name}: run python -m lmms_eval --model thinktalk --model_args model=M --tasks ...")  # fmt: skip

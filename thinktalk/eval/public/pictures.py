@@ -10,8 +10,9 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 
-from thinktalk.errors import ConfigError
 from thinktalk.eval.bench import Bench
+from thinktalk.eval.harness.lmms_eval import model, run
+from thinktalk.eval.harness.scoring import Scorer
 from thinktalk.eval.harness.tasks import TASKS, Task
 from thinktalk.eval.public.published import figure
 from thinktalk.eval.rows import Row
@@ -21,13 +22,7 @@ __all__ = ["ABILITIES", "measured"]
 
 def measured(bench: Bench, key: str, task: Task) -> Row:
     """The row of one benchmark. Errors: ConfigError (lmms-eval is not installed), InputError (no data, no number an item)."""
-    try:
-        from thinktalk.eval.harness.lmms_eval import ThinktalkLMMS, run
-    except ImportError as error:
-        raise ConfigError(f"lmms_eval: cannot be imported ({error}), expected lmms-eval; pip install lmms-eval in a .venv of its own, beside thinktalk") from None  # fmt: skip
-    from thinktalk.eval.harness.scoring import Scorer
-
-    lm = ThinktalkLMMS(scorer=Scorer(bench.omni, batch_size=bench.batch))
+    lm = model(scorer=Scorer(bench.omni, batch_size=bench.batch))
     began = time.perf_counter()
     limit = bench.n if bench.n < 1 << 32 else None
     results = run(lm, task.task, metric=task.metric, limit=limit, seed=bench.seed)

@@ -14,8 +14,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from thinktalk.errors import ConfigError, InputError
+from thinktalk.errors import InputError
 from thinktalk.eval.bench import Bench
+from thinktalk.eval.harness.lm_eval import model, run
+from thinktalk.eval.harness.scoring import Scorer
 from thinktalk.eval.harness.tasks import TASKS, Task
 from thinktalk.eval.public.published import figure
 from thinktalk.eval.rows import Row
@@ -32,13 +34,7 @@ def measured(bench: Bench, key: str, task: Task, *, include: Path | None = None)
         raise InputError(f"{key}: has a program of its own, {task.task}, which asks a server; run thinktalk serve and give it that address")  # fmt: skip
     if task.runs_code and os.environ.get("HF_ALLOW_CODE_EVAL") != "1":
         raise InputError(f"{key}: runs code that the model wrote, expected HF_ALLOW_CODE_EVAL=1; set it where that can do no harm")  # fmt: skip
-    try:
-        from thinktalk.eval.harness.lm_eval import ThinktalkLM, run
-    except ImportError as error:
-        raise ConfigError(f"lm_eval: cannot be imported ({error}), expected lm-evaluation-harness; pip install 'thinktalk[eval-text]'") from None  # fmt: skip
-    from thinktalk.eval.harness.scoring import Scorer
-
-    lm = ThinktalkLM(bench.model, scorer=Scorer(bench.omni, batch_size=bench.batch))
+    lm = model(model=bench.model, scorer=Scorer(bench.omni, batch_size=bench.batch))
     cache = (bench.out / "items" / f"lm_eval-{bench.sum}").resolve()
     cache.parent.mkdir(parents=True, exist_ok=True)
     began = time.perf_counter()
