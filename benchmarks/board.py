@@ -179,7 +179,9 @@ def board(records: Sequence[Mapping[str, Any]]) -> str:
     told = [f"* {chr(65 + n)}: {machine}" for n, machine in enumerate(machines)]
     quick = [f"* {r['task']}: `{r['command']}`, {r['seconds']:.0f} s, {r['day']}, load {r['load']}" for r in records if r["lines"]]  # fmt: skip
     parts = [
-        "`thinktalk bench all` writes this page. A ratio above 1 is faster than what it is held against; absolute times belong to the machine.",
+        "`thinktalk bench all` writes this page. A ratio above 1 is faster than what it is held against; absolute times belong to the machine. "
+        "Each task's load is how many processes wanted a core when it began: where that is more than the machine has, times by the wall clock "
+        "(vs_transformers) say little; docs/performance.md has those of a quiet machine.",
         "\n".join(told), "\n".join([HEAD, *lines]),
         _list("Short of what was to be reached", short), _list("Not there", absent), _list("How it was measured", quick),
     ]  # fmt: skip

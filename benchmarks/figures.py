@@ -58,7 +58,7 @@ def figures(line: Mapping[str, Any]) -> list[Figure]:
     if "ours_ms" in first:
         return [_timed(row) for row in rows]
     if "at_least" in first:
-        return [_streamed(row) for row in rows]
+        return [_streamed(row, AGAINST.get(line["benchmark"], "its other side")) for row in rows]
     if "door" in first:
         return [figure for row in rows for figure in _served(row)]
     if "gflop_per_unit" in first:
@@ -80,11 +80,20 @@ def _timed(row: Mapping[str, Any]) -> Figure:
     )  # fmt: skip
 
 
-def _streamed(row: Mapping[str, Any]) -> Figure:
+AGAINST = {
+    "first_sound": "transformers' whole answer", "end_of_turn": "after 10 s", "total": "the same, offline",
+    "many": "one conversation", "overhead": "bare steps",
+}  # fmt: skip
+"""The other side of each part of streaming.py."""
+LABELS = ("sound_s", "blocks", "layers", "tokens", "sessions")
+"""Numbers that say what was measured."""
+
+
+def _streamed(row: Mapping[str, Any], against: str) -> Figure:
     sign = ">=" if row["at_least"] else "<="
     return Figure(
-        name=row["name"], ours=row["ours"], unit=row["unit"], other=row["other"], against=row["note"] or "its other side",
-        ratio=row["ratio"], target=f"{sign} {row['target']:g}",
+        name=row["name"], ours=row["ours"], unit=row["unit"], other=row["other"], against=against,
+        ratio=row["ratio"], target=f"{sign} {row['target']:g}", note=row["note"],
     )  # fmt: skip
 
 
@@ -107,9 +116,11 @@ def _trained(row: Mapping[str, Any], size: str) -> Iterator[Figure]:
 def _any(line: Mapping[str, Any], before: str = "") -> Iterator[Figure]:
     """Every number, named by its path and by the words beside it."""
     words = [f"{v}" for k, v in line.items() if isinstance(v, str) and k not in ("benchmark", "bench")]  # fmt: skip
+    if any(isinstance(v, str) for v in line.values()) or before:
+        words += [f"{key} {line[key]:g}" for key in LABELS if key in line]
     here = ", ".join(filter(None, [before, *words]))
     for key, value in line.items():
-        if isinstance(value, bool) or value is None:
+        if isinstance(value, bool) or value is None or (here and key in LABELS):
             continue
         if isinstance(value, int | float):
             yield Figure(name=f"{here}: {key}" if here else key, ours=float(value))

@@ -154,7 +154,7 @@ def together() -> Iterator[tuple[str, float]]:
             contents["all together"][0], contents["text"][0], contents["sound"][0],
         ]  # fmt: skip
         for name, rows in contents.items():
-            ours, theirs = end_to_end.both(omni, folder, rows)
+            ours, theirs = end_to_end.answered(omni, rows), end_to_end.referred(omni, folder, rows)
             for mine, other in zip(ours, theirs, strict=True):
                 assert mine[0] == other[0], "text ids differ"
                 assert mine[1] == other[1], "codes differ"
