@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
     if not share.leads:
         return 0  # the first process has the results of all
     about = _about(args, bench)
-    out = bench.out / f"{'+'.join(args.suite)}.json"
+    out = bench.out / f"{'+'.join(args.suite).replace('/', '-')}.json"
     report.save(out, rows, about)
     page.write_page(out.with_suffix(".html"), rows, about, folder=bench.out, before=before)
     if args.write:

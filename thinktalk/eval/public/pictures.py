@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 
+from thinktalk.errors import ConfigError, InputError
 from thinktalk.eval.bench import Bench
 from thinktalk.eval.harness.lmms_eval import model, run
 from thinktalk.eval.harness.scoring import Scorer
@@ -50,7 +51,10 @@ def _installed() -> str:
 
 def _ability(key: str, task: Task) -> Callable[[Bench], Iterable[Row]]:
     def ability(bench: Bench) -> list[Row]:
-        row = measured(bench, key, task)
+        try:
+            row = measured(bench, key, task)
+        except (InputError, ConfigError) as error:
+            row = Row(key=key, title=task.title, missing=str(error), note=task.note, **figure(key))
         return [row] if bench.share.leads else []
 
     ability.__doc__ = task.title

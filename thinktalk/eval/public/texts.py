@@ -14,7 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from thinktalk.errors import InputError
+from thinktalk.errors import ConfigError, InputError
 from thinktalk.eval.bench import Bench
 from thinktalk.eval.harness.lm_eval import model, run
 from thinktalk.eval.harness.scoring import Scorer
@@ -61,7 +61,10 @@ def measured(bench: Bench, key: str, task: Task, *, include: Path | None = None)
 
 def _ability(key: str, task: Task) -> Callable[[Bench], Iterable[Row]]:
     def ability(bench: Bench) -> list[Row]:
-        row = measured(bench, key, task)
+        try:
+            row = measured(bench, key, task)
+        except (InputError, ConfigError) as error:
+            row = Row(key=key, title=task.title, missing=str(error), note=task.note, **figure(key))
         return [row] if bench.share.leads else []
 
     ability.__doc__ = task.title
