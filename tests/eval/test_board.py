@@ -75,7 +75,10 @@ def test_the_table(modules):
     ]
     text = board.board(records)
     assert "| decoder | 100 tokens (greedy) | 20 ms | transformers | 60 | 3.00 | >= 2.5 | abc | A |" in text  # fmt: skip
-    assert "| many | cost (one alone) | 2 ms | one conversation | 1 | **2.00** | <= 1.5 | abc | B quick |" in text
+    assert (
+        "| many | cost (one alone) | 2 ms | one conversation | 1 | **2.00** | <= 1.5 | abc | B quick |"
+        in text
+    )
     assert "* A: EPYC\n* B: M4" in text and "* stack: needs a GPU" in text
     assert "* many, cost: 2.00, wanted <= 1.5" in text and "* decoder, 100" not in text
     slower = {**TIMED, "rows": [{**TIMED["rows"][0], "ratio": 2.0}]}  # planted
@@ -93,7 +96,11 @@ def test_every_kind_of_line_is_read(modules):
     assert (point.name, point.ours) == ("first sound; input 4", 9.0)
     (error,) = figures.figures({"benchmark": "parity", "errors": {"mel": 1e-7}})
     assert error.ours == 1e-7 and error.against == "transformers"
-    other = {"benchmark": "x", "cost": [{"model": "tiny", "dit": 1.5, "whole": True, "sound_s": 5.0}], "n": 3}
+    other = {
+        "benchmark": "x",
+        "cost": [{"model": "tiny", "dit": 1.5, "whole": True, "sound_s": 5.0}],
+        "n": 3,
+    }
     assert [(f.name, f.ours) for f in figures.figures(other)] == [("cost, tiny, sound_s 5: dit", 1.5), ("n", 3.0)]  # fmt: skip
     assert figures.json_lines('table\n{"a": 1}\n{half\n[1]') == [{"a": 1}]
 
