@@ -66,6 +66,13 @@ def test_planted_what_others_wrote_is_not_looked_at(tmp_path, monkeypatch):
     assert asked == [1, 3, 5] and len(lines(tmp_path)) > len(set(lines(tmp_path)))
 
 
+def test_a_share_that_gathers_nothing_waits_for_nobody(tmp_path):
+    share = Share.of_environment({"RANK": "0", "WORLD_SIZE": "2", "THINKTALK_GATHER": "0"})
+    assert not share.leads and len(shared(tmp_path, share)) == 4
+    assert [r["by"] for r in shared(tmp_path, ALONE)] == [0] * 7, "what is left is asked by one"
+    assert lines(tmp_path) == sorted(i.key for i in ITEMS)
+
+
 def test_alone_it_is_one_file(tmp_path):
     shared(tmp_path, ALONE)
     assert len(list(tmp_path.iterdir())) == 1 and ".part" not in next(tmp_path.iterdir()).name

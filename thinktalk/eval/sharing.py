@@ -33,6 +33,8 @@ class Share:
 
     rank: int = 0
     world: int = 1
+    gathers: bool = True
+    """Whether the first one waits for the others; else somebody else makes the table."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.rank < self.world:
@@ -43,14 +45,14 @@ class Share:
         """RANK and WORLD_SIZE, as torchrun and Slurm's launchers set them; alone where they are not set. ConfigError."""
         said = environ.get("RANK", "0"), environ.get("WORLD_SIZE", "1")
         try:
-            return cls(int(said[0]), int(said[1]))
+            return cls(int(said[0]), int(said[1]), environ.get("THINKTALK_GATHER") != "0")
         except ValueError:
             raise ConfigError(f"RANK {said[0]!r}, WORLD_SIZE {said[1]!r}: expected two numbers; start it with torchrun") from None  # fmt: skip
 
     @property
     def leads(self) -> bool:
         """Whether this process makes the table."""
-        return self.rank == 0
+        return self.rank == 0 and self.gathers
 
 
 ALONE = Share()
@@ -80,8 +82,9 @@ def run_shared(
         return run_items(items, work, folder, name, identity=identity, watch=watch)
     own = [item for n, item in enumerate(items) if n % share.world == share.rank]
     mine = f"{name}.part{share.rank}of{share.world}"
-    already = set(known) - {r["key"] for r in read_results(journal_path(folder, mine, identity))}
-    run_items([item for item in own if item.key not in already], work, folder, mine, identity=identity, watch=watch)  # fmt: skip
+    left = [item for item in own if item.key not in known]
+    if left:
+        run_items(left, work, folder, mine, identity=identity, watch=watch)
     if not share.leads:
         known = _written(folder, name, identity)
         return [known[item.key] for item in items if item.key in known]
