@@ -17,7 +17,7 @@ from typing import Any
 
 import uvicorn
 
-from thinktalk.errors import ConfigError
+from thinktalk.errors import ConfigError, ThinktalkError
 from thinktalk.server.app import create_app
 from thinktalk.server.hub import Hub
 from thinktalk.server.settings import Settings
@@ -69,12 +69,21 @@ def run(settings: Settings, sock: socket.socket, *, on_ready: Callable[[], None]
     """Serve until a signal; the exit status. `on_ready` is called when requests are answered. Errors: those of Hub.start."""
     hub = Hub(settings)
     server = _Server(_config(settings, hub), hub, on_ready)
+    errors = logging.getLogger("uvicorn.error")
+
+    def wanted(_: logging.LogRecord) -> bool:
+        """Not uvicorn's traceback of what is raised below, one line that says what to do."""
+        return not isinstance(hub.error, ThinktalkError)
+
+    errors.addFilter(wanted)
     try:
         server.run(sockets=[sock])
     except SystemExit:  # the app's start failed; hub.error says why
         if hub.error is not None:
             raise hub.error from None
         raise
+    finally:
+        errors.removeFilter(wanted)
     return 1 if server.broken else 0
 
 
