@@ -339,6 +339,7 @@ def take_terminal() -> None:
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
+@pytest.mark.slow  # noise may write what a prompt looks like, and then this waits for one too many
 def test_at_a_real_terminal(tiny_checkpoint: str, folder: Path):
     words = [sys.executable, "-m", "thinktalk.cli.main", "chat", "--model", tiny_checkpoint]
     words += ["--no-speech", "--greedy", "--max-text-tokens", "30000"]

@@ -68,14 +68,19 @@ def alone(folder: Path) -> dict[str, Any]:
     return run_here(folder / "alone", 6, 4)
 
 
+@pytest.fixture(scope="module")
+def both(folder: Path) -> dict[str, Any]:
+    """The same by two ranks; their checkpoints are in `folder`/both."""
+    return ranks(2, folder / "both", 6, 2, "recompute", "show")
+
+
 def run_here(out: Path, steps: int, accumulate: int, *words: str) -> dict[str, Any]:
     from rank_worker import run
 
     return run(str(out), steps, accumulate, *words)
 
 
-def test_two_ranks_are_one(folder: Path, alone: dict[str, Any]):
-    both = ranks(2, folder / "both", 6, 2, "recompute", "show")
+def test_two_ranks_are_one(folder: Path, alone: dict[str, Any], both: dict[str, Any]):
     assert both["sharded"] > 30 and alone["sharded"] == 0
     compare(alone, both)
     assert len(list((folder / "both" / "shown").iterdir())) == 3
@@ -90,6 +95,7 @@ def test_four_ranks_are_one(folder: Path, alone: dict[str, Any]):
     compare(alone, ranks(4, folder / "four", 6, 1))
 
 
+@pytest.mark.usefixtures("both")
 def test_one_rank_goes_on_for_two(folder: Path, alone: dict[str, Any]):
     """A checkpoint of two ranks, in the middle of an epoch, opened by one: resharded, the data dealt out anew."""
     shutil.copytree(folder / "both", folder / "taken")
@@ -102,6 +108,7 @@ def test_one_rank_goes_on_for_two(folder: Path, alone: dict[str, Any]):
         compare(alone, half)
 
 
+@pytest.mark.usefixtures("both")
 def test_world_that_data_cannot_follow(folder: Path):
     class Fixed:  # no reshard
         def __iter__(self):
