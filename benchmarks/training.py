@@ -35,12 +35,12 @@ import soundfile
 import torch
 from page import put
 from torch.utils.flop_counter import FlopCounterMode
-from vs_transformers import processor
 
 from thinktalk.data.packing import Packed
 from thinktalk.data.shards import ShardWriter
 from thinktalk.data.synth import text
 from thinktalk.data.synth.world import make_world
+from thinktalk.eval.provenance import processor
 from thinktalk.layers.linear import linear
 from thinktalk.recipes.recipe import Recipe, change, find_recipe
 from thinktalk.training.loop import Trainer

@@ -13,7 +13,6 @@ import argparse
 import importlib
 import importlib.util
 import os
-import platform
 import sys
 import time
 import traceback
@@ -62,16 +61,6 @@ def markdown(name: str, rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def processor() -> str:
-    """The processor's name, as Linux tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the sections asked for; returns the exit status."""
     names = section_names()
@@ -92,6 +81,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     import torch
     import transformers
+
+    from thinktalk.eval.provenance import processor
 
     transformers.logging.set_verbosity_error()
     if args.threads:

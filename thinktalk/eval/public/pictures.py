@@ -7,14 +7,13 @@ Benchmarks that have a number only for the whole set (mAP) are run with its own 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 
-from thinktalk.errors import ConfigError, InputError
 from thinktalk.eval.bench import Bench
 from thinktalk.eval.harness.lmms_eval import model, run
 from thinktalk.eval.harness.scoring import Scorer
-from thinktalk.eval.harness.tasks import TASKS, Task
+from thinktalk.eval.harness.tasks import Task
+from thinktalk.eval.public.harnessed import abilities
 from thinktalk.eval.public.published import figure
 from thinktalk.eval.rows import Row
 
@@ -49,18 +48,4 @@ def _installed() -> str:
         return "from source"
 
 
-def _ability(key: str, task: Task) -> Callable[[Bench], Iterable[Row]]:
-    def ability(bench: Bench) -> list[Row]:
-        try:
-            row = measured(bench, key, task)
-        except (InputError, ConfigError) as error:
-            row = Row(key=key, title=task.title, missing=str(error), note=task.note, **figure(key))
-        return [row] if bench.share.leads else []
-
-    ability.__doc__ = task.title
-    return ability
-
-
-ABILITIES: Mapping[str, Callable[[Bench], Iterable[Row]]] = {
-    key: _ability(key, task) for key, task in TASKS.items() if task.harness == "lmms_eval"
-}
+ABILITIES = abilities(measured, lambda task: task.harness == "lmms_eval")
