@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from thinktalk.code2wav import bigvgan
-from thinktalk.code2wav.bigvgan import BigVGAN, SnakeBeta, receptive_field
+from thinktalk.code2wav import snake as snakes
+from thinktalk.code2wav.bigvgan import BigVGAN, receptive_field
+from thinktalk.code2wav.snake import SnakeBeta
 from thinktalk.config import BigVGANConfig, nano
 from thinktalk.errors import ConfigError
 
@@ -69,12 +71,55 @@ def test_tiles_change_nothing(monkeypatch) -> None:
     with torch.no_grad():
         snake.alpha.normal_(), snake.beta.normal_()
         whole = snake(x)
-        monkeypatch.setattr(bigvgan, "TILE_NUMBERS", 8 * 7)
+        monkeypatch.setattr(snakes, "TILE_NUMBERS", 8 * 7)
         assert (snake(x) - whole).abs().max() <= 1e-12  # the same sums in float64
         monkeypatch.setattr(
-            bigvgan, "REACH", bigvgan.REACH - 1
+            snakes, "REACH", snakes.REACH - 1
         )  # planted: one sample less of overlap
         assert (snake(x) - whole).abs().max() > 1e-6
+
+
+@pytest.mark.parametrize(
+    ("length", "tile"), [(1, 1 << 18), (2, 9), (37, 60), (100, 1 << 18), (100, 56)]
+)
+def test_gradients_are_the_formulas(monkeypatch, length: int, tile: int) -> None:
+    """The way back that is written by hand against torch's own through the same formula, ends and tiles included."""
+    torch.manual_seed(length)
+    monkeypatch.setattr(snakes, "TILE_NUMBERS", tile)
+    snake = SnakeBeta(3).double()
+    x, grad = torch.randn(2, 2, 3, 1, length, dtype=torch.float64)
+    with torch.no_grad():
+        snake.alpha.normal_(), snake.beta.normal_()
+    inputs = (x.requires_grad_(), snake.alpha, snake.beta)
+    ours = torch.autograd.grad(snake(x), inputs, grad)
+    theirs = torch.autograd.grad(_plainly(x, snake.alpha, snake.beta), inputs, grad)
+    for a, b in zip(ours, theirs, strict=True):
+        assert (a - b).abs().max() <= 1e-6 * b.abs().max()  # b = e^beta + 1e-9 counts as e^beta
+    monkeypatch.setattr(
+        snakes, "_fold", lambda x, width: x[..., width:-width].clone()
+    )  # planted: the ends are cut off
+    wrong = torch.autograd.grad(snake(x), inputs, grad)
+    assert (wrong[0] - theirs[0]).abs().max() > 1e-3 * theirs[0].abs().max()
+
+
+def _plainly(x: torch.Tensor, alpha: torch.Tensor, beta: torch.Tensor) -> torch.Tensor:
+    """The published code's way: zeros between samples, a whole filter, the function, a whole filter, every second one."""
+    taps = snakes._filter(x.device, x.dtype).expand(x.shape[1], 1, 1, -1)
+    a, b = (p.exp()[:, None, None] for p in (alpha, beta))
+    up = torch.nn.functional.pad(x, (5, 5, 0, 0), mode="replicate")
+    u = (
+        2
+        * torch.nn.functional.conv_transpose2d(up, taps, stride=(1, 2), groups=x.shape[1])[
+            ..., 15:-15
+        ]
+    )
+    h = u + (a * u).sin().square() / (b + 1e-9)
+    return torch.nn.functional.conv2d(
+        torch.nn.functional.pad(h, (5, 6, 0, 0), mode="replicate"),
+        taps,
+        stride=(1, 2),
+        groups=x.shape[1],
+    )
 
 
 def test_memory_layout_changes_nothing() -> None:
@@ -99,7 +144,7 @@ def test_gradients_reach_every_parameter() -> None:
 
 def test_training_after_inference() -> None:
     """The filter was kept as an inference tensor when speech was made first, and training then failed."""
-    bigvgan._filter.cache_clear()
+    snakes._filter.cache_clear()
     vocoder, mel = BigVGAN(BigVGANConfig(num_mels=8, initial_channels=8, upsample_rates=(2, 2), upsample_kernels=(4, 4))), torch.randn(1, 8, 5)  # fmt: skip
     with torch.inference_mode():
         vocoder(mel)

@@ -5,14 +5,13 @@ Letters: B rows, C channels, T mel frames, L time steps of an inner scale.
 
 from __future__ import annotations
 
-import functools
-import math
 from fractions import Fraction
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from thinktalk.code2wav.snake import REACH, SnakeBeta
 from thinktalk.config import BigVGANConfig
 from thinktalk.errors import ConfigError
 from thinktalk.stream import Windowed
@@ -20,55 +19,7 @@ from thinktalk.stream import Windowed
 __all__ = ["BigVGAN", "receptive_field"]
 
 MIN_DB, REFERENCE_DB = -115.0, 20.0
-TAPS = 12  # of the anti-aliasing filter, for a factor of 2
-REACH = TAPS // 2 - 1  # samples to each side that an anti-aliased activation hears: 5
-TILE_NUMBERS = 1 << 18  # an activation's working set: 1 MB, 2 MB at twice the rate
 EDGE_KERNEL = 7  # width of the first and the last convolution
-
-
-class SnakeBeta(nn.Module):
-    """x + sin^2(a x) / b, a = e^alpha and b = e^beta a channel, computed at twice the rate so that it does not alias.
-
-    Up: y[2m] = sum_j h[2j+1] x[m+2-j], y[2m+1] = sum_j h[2j] x[m+3-j]; both phases of a channel come out of one
-    depthwise convolution as neighbours in memory, so no zeros are multiplied and nothing is interleaved.
-    The scales cost nothing: with u = b x the rest is u + sin^2(a/b u), so b goes into the taps up and out of those down.
-    """
-
-    def __init__(self, channels: int):
-        super().__init__()
-        self.alpha = nn.Parameter(torch.zeros(channels))
-        self.beta = nn.Parameter(torch.zeros(channels))
-
-    def forward(self, x_BC1L: Tensor) -> Tensor:
-        taps = _filter(x_BC1L.device, x_BC1L.dtype)
-        b_C111 = (self.beta.exp() + 1e-9)[:, None, None, None]
-        rate_1C11 = (self.alpha.exp() / b_C111.flatten())[:, None, None]
-        phases = [(2 * b_C111) * taps[start::2].flip(0) for start in (1, 0)]
-        args = torch.cat(phases), rate_1C11, taps / b_C111
-        L = x_BC1L.shape[3]
-        tile = max(1, TILE_NUMBERS // x_BC1L[..., 0].numel())
-        if x_BC1L.device.type != "cpu" or 2 * tile >= L:
-            return _snake(x_BC1L, *args)
-        parts = []
-        for start in range(0, L, tile):  # the chain of operations stays in the cache
-            left = min(start, REACH)
-            piece = _snake(x_BC1L[..., start - left : start + tile + REACH], *args)
-            parts.append(piece[..., left : left + tile])
-        return torch.cat(parts, 3)
-
-
-def _snake(x_BC1L: Tensor, up: Tensor, rate: Tensor, down: Tensor) -> Tensor:
-    B, C, _, L = x_BC1L.shape
-    x = F.pad(x_BC1L, (3, 3, 0, 0), mode="replicate")
-    x = torch.cat(
-        [x[..., :-1], x[..., 1:]], 1
-    )  # the even phase hears x[m-3 .. m+2], the odd x[m-2 .. m+3]
-    y_B2C1L = F.conv2d(x, up, groups=2 * C)
-    y_BLPC = y_B2C1L.permute(0, 3, 2, 1).reshape(B, 2 * L, 1, C)
-    u = y_BLPC.permute(0, 3, 2, 1)
-    wave = (u * rate).sin_()
-    u = F.pad(torch.addcmul(u, wave, wave), (5, 6, 0, 0), mode="replicate")
-    return F.conv2d(u, down, stride=(1, 2), groups=C)
 
 
 class Conv(nn.Conv1d):
@@ -209,15 +160,3 @@ def _decibels(mel: Tensor) -> Tensor:
     floor = 10 ** (MIN_DB / 20)
     db = 20 * mel.exp().clamp(min=floor).log10() - REFERENCE_DB
     return (2 * (db - MIN_DB) / -MIN_DB - 1).clamp(-1, 1)
-
-
-@functools.cache
-def _filter(device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Kaiser-windowed sinc, half the band, gain 1: (12,)."""
-    half, cutoff, half_width = TAPS // 2, 0.25, 0.3
-    attenuation = 2.285 * (half - 1) * math.pi * 4 * half_width + 7.95  # 51 dB
-    beta = 0.1102 * (attenuation - 8.7)  # Kaiser's rule above 50 dB
-    with torch.inference_mode(False):  # kept for every caller, those that train among them
-        window = torch.kaiser_window(TAPS, periodic=False, beta=beta, dtype=torch.float32)
-        taps = 2 * cutoff * window * torch.sinc(2 * cutoff * (torch.arange(-half, half) + 0.5))
-        return (taps / taps.sum()).to(device, dtype)
