@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers.models.qwen2_5_omni import modeling_qwen2_5_omni as hf
 
 from thinktalk import config as cfg
-from thinktalk.code2wav import bigvgan
+from thinktalk.code2wav import bigvgan, snake
 from thinktalk.code2wav import blocks as blocks_module
 from thinktalk.code2wav import dit as dit_module
 from thinktalk.code2wav.bigvgan import BigVGAN
@@ -228,11 +228,11 @@ def test_vocoder_planted_faults(ours, theirs, monkeypatch) -> None:
     mel = vocoder_mel(9)
     with torch.inference_mode():
         wave = theirs.code2wav_bigvgan_model(mel)
-        real = bigvgan._filter
-        monkeypatch.setattr(bigvgan, "_filter", lambda *a: real(*a).roll(1))
+        real = snake._filter
+        monkeypatch.setattr(snake, "_filter", lambda *a: real(*a).roll(1))
         with pytest.raises(AssertionError, match="relative error"):
             compare(ours.vocoder(mel)[0], wave)
-        monkeypatch.setattr(bigvgan, "_filter", real)
+        monkeypatch.setattr(snake, "_filter", real)
         monkeypatch.setattr(bigvgan, "REFERENCE_DB", 0.0)
         with pytest.raises(AssertionError, match="relative error"):
             compare(ours.vocoder(mel)[0], wave)
