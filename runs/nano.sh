@@ -147,7 +147,7 @@ stage p3_long p3_long 15 "shards=${speech//,/@0.2,}@0.2,$media,$talks" precision
 stage s1_sft s1_sft 60 "shards=$data/dialogues/train-*.tar,$data/text/train-*.tar@0.5,$media,$speech@0.2" precision=bf16 tokens=$tokens workers=$workers
 
 # speaks
-stage k1_icl k1_icl 120 "shards=$said" "dialogues=$answers" precision=bf16 context.learned=0.8 context.repeat=0.05
+stage k1_icl k1_icl 120 "shards=$said" "dialogues=$answers" precision=bf16 guide=0.2 context.learned=0.8 context.repeat=0.05
 few=()
 if [ -n "$rehearsal" ]; then few=(mining.prompts=24 mining.samples=4 mining.worst_chosen=100 mining.gap=0.01); fi
 stage k2_dpo k2_dpo 30 "shards=$said" "judge=reader:$out/c1_tokenizer" "${few[@]}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -29,7 +30,7 @@ def run(name: str, checkpoint: str, out: str, steps: int, accumulate: int) -> di
     torch.set_num_threads(1)
     world = join("cpu")
     model, kit = house(checkpoint)
-    given = lines(kit)
+    given = [replace(x, said=torch.arange(len(x.codes)) // 2) for x in lines(kit)]
 
     def draw(generator: torch.Generator) -> list[Line] | list[Pair]:
         """Two lines of unequal length, or two pairs of them."""
@@ -42,6 +43,7 @@ def run(name: str, checkpoint: str, out: str, steps: int, accumulate: int) -> di
     stages = {
         "k0": lambda: RealignStage(model, load(checkpoint, parts=("thinker", "talker"))),
         "k1": lambda: TalkerStage(model),
+        "k1 guided": lambda: TalkerStage(model, guide=0.5),
         "k2": lambda: PreferenceStage(model),
         "k3": lambda: SpeakerStage(model, sorted(kit.voices.values())),
     }

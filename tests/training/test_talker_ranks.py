@@ -33,7 +33,7 @@ def two_ranks(*words: str) -> dict:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["k0", "k1", "k2", "k3"])
+@pytest.mark.parametrize("name", ["k0", "k1", "k1 guided", "k2", "k3"])
 def test_two_ranks_do_what_one_does(name, tiny_checkpoint, tmp_path):
     """Losses to 2e-6 of themselves or 1e-7: float32 sums in another order, over four steps; weights as test_parallel has them."""
     from talker_worker import run

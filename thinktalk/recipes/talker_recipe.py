@@ -41,6 +41,8 @@ class TalkerRecipe(ModelRecipe):
     """Longer speech is passed by, leads included."""
     eos_weight: float = 3.0
     """How much the end of speech counts; a code counts 1."""
+    guide: float = 0.0
+    """Weight of guided attention (training/guide.py), where phones and durations are known; 0, as the report has it, for none."""
     states: str = ""
     """Directory for what the Thinker tells, so that it is asked once: draws are then the same in every epoch. None if empty."""
     workers: int = 0
@@ -54,7 +56,7 @@ class TalkerRecipe(ModelRecipe):
 
     def stage(self) -> TalkerStage:
         """The Talker of `start`, after its Thinker."""
-        return TalkerStage(self.model(), eos_weight=self.eos_weight, cache=self.states or None)
+        return TalkerStage(self.model(), eos_weight=self.eos_weight, guide=self.guide, cache=self.states or None)  # fmt: skip
 
     def kit(self) -> Kit:
         """What turns samples into lines: tokenizer, configuration and the tokens of the checkpoint's voices."""

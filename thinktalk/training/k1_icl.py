@@ -28,6 +28,7 @@ from thinktalk.data.samples import AUDIO_NAMES, Sample, parse, read_record
 from thinktalk.data.shards import Entry
 from thinktalk.errors import ConfigError, InputError
 from thinktalk.omni import READ_ALOUD
+from thinktalk.training.guide import word_times
 from thinktalk.training.talker_batches import Kit, Line, Task, answered
 
 __all__ = ["Context", "InContext", "Sentences"]
@@ -117,7 +118,8 @@ class InContext:
     def _sentence(self, sample: Sample, generator: torch.Generator) -> Task:
         """The sentence alone: read it, or repeat it after somebody else."""
         codes = None if sample.codes is None else sample.codes.tolist()
-        said = Task([], {}, codes, sample.voice, name=sample.where)
+        times = word_times(sample.record)
+        said = Task([], {}, codes, sample.voice, times=times, name=sample.where)
         if _uniform(generator) < self.context.repeat:
             other = self._other(sample, generator)
             if other is not None:
@@ -155,8 +157,13 @@ class InContext:
     def _after(self, task: Task, lead: dict[str, Any], codes: Sequence[int]) -> Task:
         """The task as the second half of one that begins with the lead; both are asked for."""
         text = f"{lead['text'].strip()} {task.text.strip()}"
+        first, second = word_times(lead), task.times
+        times = None
+        if first is not None and second is not None:
+            later = len(codes) / self.kit.codes_per_second
+            times = [*first, *((start + later, end + later) for start, end in second)]
         return replace(
-            task, messages=_read(text), media={}, codes=[*codes, *(task.codes or ())], given=len(codes)
+            task, messages=_read(text), media={}, codes=[*codes, *(task.codes or ())], given=len(codes), times=times
         )  # fmt: skip
 
 

@@ -25,6 +25,7 @@ from thinktalk.data.plan import Buckets, Plan
 from thinktalk.data.samples import Sample
 from thinktalk.errors import ConfigError, InputError
 from thinktalk.prompt import Prompt, Tokenizer, build_prompt
+from thinktalk.training.guide import Times, tokens_said, word_times
 from thinktalk.training.parallel import World
 from thinktalk.weights.voices import DEFAULT
 
@@ -51,6 +52,8 @@ class Line:
     """Codes at the front that are heard and not learned."""
     complete: bool = True
     """Whether the speech ends with the last code, so that its end is learned."""
+    said: Tensor | None = None
+    """(n,) int64: the token of the reply that each code says, len(reply) after the last; None where it is not known."""
     name: str = ""
 
 
@@ -74,6 +77,8 @@ class Task:
     voice: str | None
     """Name of who answers; None: nobody that is known."""
     given: int = 0
+    times: Times | None = None
+    """When each word of the answer is said, where it is known."""
     name: str = ""
 
     @property
@@ -111,6 +116,12 @@ class Kit:
         assert self.config.talker is not None
         return self.config.talker.text_start
 
+    @property
+    def codes_per_second(self) -> float:
+        """Of the speech that is made of them."""
+        assert self.config.code2wav is not None
+        return float(self.config.code2wav.codes_per_second)
+
     def check(self, sample: Sample) -> None:
         """InputError where the sample has codes of another tokenizer: they say something else."""
         told = sample.record.get("codes_by")
@@ -142,7 +153,11 @@ class Kit:
             raise InputError(f"{task.name}: code {int(tensor.max())}, expected codes below {known}; make them with this model's tokenizer")  # fmt: skip
         voice = self.voices.get(task.voice, self.anybody) if task.voice else self.anybody
         prompt, reply = self.prompt(task)
-        return Line(prompt, reply, tensor, voice, given=task.given, name=task.name)
+        said = None
+        if task.times is not None and codes is task.codes:
+            ends = [len(self.tokenizer.decode(reply[: i + 1])) for i in range(len(reply))]
+            said = tokens_said(task.text, ends, task.times, len(codes), self.codes_per_second)
+        return Line(prompt, reply, tensor, voice, given=task.given, said=said, name=task.name)
 
 
 def resolve(messages: Messages, media: Mapping[str, bytes]) -> Messages:
@@ -166,6 +181,7 @@ def answered(sample: Sample) -> Task | None:
         media=sample.media,
         codes=_codes(sample, "answer_codes", required=False),
         voice=record.get("answer_voice"),
+        times=word_times(record, "answer_"),
         name=sample.where,
     )
 

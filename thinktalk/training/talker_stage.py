@@ -27,6 +27,7 @@ from thinktalk.config import TalkerConfig
 from thinktalk.errors import ConfigError
 from thinktalk.messages import Embedded
 from thinktalk.talker.model import Talker
+from thinktalk.training.guide import guided
 from thinktalk.training.losses import IGNORE, answer_loss
 from thinktalk.training.stage import Stage
 from thinktalk.training.talker_batches import Line
@@ -45,6 +46,7 @@ class Layout:
     inputs: Embedded  # (B, T, D), positions (B, 3, T)
     targets: Tensor  # (B, T) int64 the code after each place, IGNORE where none is learned
     ends: Tensor  # (B, T) bool where the target is the end of speech
+    said: Tensor  # (B, T) int64 the slot of the token that the code after each place says, IGNORE where it is not known
 
 
 def lay_out(
@@ -56,7 +58,7 @@ def lay_out(
     """
     config, table = talker.talker_config, talker.embed.weight
     home = table.device
-    said, heard, positions, targets, first = [], [], [], [], []
+    spoken, heard, positions, targets, slots, first = [], [], [], [], [], []
     for line, one in zip(lines, told, strict=True):
         n, R, P = len(line.codes), len(one.reply), one.length
         end, pad = (
@@ -67,21 +69,23 @@ def lay_out(
         heard.append(torch.cat([one.prompt.to(table), torch.zeros_like(pad), stream]))
         codes = line.codes.to(home)
         opening = torch.tensor([config.codec_pad, config.codec_bos], device=home)
-        said.append(torch.cat([opening, codes]))
+        spoken.append(torch.cat([opening, codes]))
         positions.append(_positions(one.positions.to(home), n))
         first.append(P)
         targets.append(_targets(line, P, config, home))
+        slots.append(_slots(line, P, R, home))
     x_BTD = pad_sequence(heard, batch_first=True)
     B, T, D = x_BTD.shape
-    spoken = [torch.arange(len(ids), device=home) + b * T + p for b, (ids, p) in enumerate(zip(said, first, strict=True))]  # fmt: skip
-    codes_ND = talker.embed(torch.cat(said)).to(x_BTD)
+    where = [torch.arange(len(ids), device=home) + b * T + p for b, (ids, p) in enumerate(zip(spoken, first, strict=True))]  # fmt: skip
+    codes_ND = talker.embed(torch.cat(spoken)).to(x_BTD)
     places = torch.tensor([b * T + p for b, p in enumerate(first)], device=home)
     flat = x_BTD.reshape(B * T, D).index_add(0, places, voices.to(x_BTD))
-    flat = flat.index_add(0, torch.cat(spoken), codes_ND)
+    flat = flat.index_add(0, torch.cat(where), codes_ND)
     where_B3T = pad_sequence([p.T for p in positions], batch_first=True).transpose(1, 2)
     target_BT = pad_sequence(targets, batch_first=True, padding_value=IGNORE)
     inputs = Embedded(flat.view(B, T, D), where_B3T)
-    return Layout(inputs, target_BT, target_BT == config.codec_eos)
+    slot_BT = pad_sequence(slots, batch_first=True, padding_value=IGNORE)
+    return Layout(inputs, target_BT, target_BT == config.codec_eos, slot_BT)
 
 
 def _positions(prompt_3P: Tensor, n: int) -> Tensor:
@@ -104,17 +108,34 @@ def _targets(line: Line, P: int, config: TalkerConfig, device: torch.device) -> 
     return targets
 
 
+def _slots(line: Line, P: int, R: int, device: torch.device) -> Tensor:
+    """(P + 2 + n,): from each place that predicts a code the slot of the token that it says, if that was told by then."""
+    n = len(line.codes)
+    slots = torch.full((P + 2 + n,), IGNORE, dtype=torch.int64, device=device)
+    if line.said is not None:
+        said = line.said.to(device).clamp(max=R)
+        told = said <= torch.arange(n, device=device)
+        slots[P + 1 : P + 1 + n] = torch.where(told, P + 1 + said, IGNORE)
+    return slots
+
+
 class TalkerStage(Stage):
     """Batches are lists of Lines; the Talker learns to say them after a Thinker that stays as it is."""
 
     def __init__(
-        self, model: OmniModel, *, eos_weight: float = 3.0, cache: str | Path | None = None
+        self,
+        model: OmniModel,
+        *,
+        eos_weight: float = 3.0,
+        guide: float = 0.0,
+        cache: str | Path | None = None,
     ):
-        """`model` has Thinker, senses and Talker; `cache` is a directory for what the Thinker told."""
+        """`model` has Thinker, senses and Talker; `guide`: weight of guided attention (guide.py); `cache` is a directory for
+        what the Thinker told."""
         self.talker = talker_of(model)
         self.modules: nn.Module = self.talker
         self.teller = Teller(model, cache)
-        self.eos_weight = eos_weight
+        self.eos_weight, self.guide = eos_weight, guide
 
     def parts(self) -> dict[str, nn.Module]:
         """The Talker."""
@@ -127,12 +148,19 @@ class TalkerStage(Stage):
     def loss(
         self, batch: Sequence[Line], *, generator: torch.Generator, **turn: str
     ) -> tuple[Tensor, dict[str, Tensor | float]]:
-        """Mean cross-entropy of the next code; `right` is how often the best code is the one said, `stop` the loss of ends."""
+        """Mean cross-entropy of the next code; `right` is how often the best code is the one said, `stop` the loss of
+        ends, `looked` what guided heads give to the token that is said."""
         layout = self.layout(batch, self.tell(batch))
-        hidden = self.talker(layout.inputs)
+        slots = layout.said if self.guide else torch.full_like(layout.said, IGNORE)
+        with guided(self.talker, slots) as heads:
+            hidden = self.talker(layout.inputs)
         weights = 1 + (self.eos_weight - 1) * layout.ends
         loss, _ = answer_loss(hidden, layout.targets, self.talker.logits, weights=weights)
-        return loss, {"codes": loss.detach(), **self._watch(hidden.detach(), layout)}
+        seen = {"codes": loss.detach(), **self._watch(hidden.detach(), layout)}
+        if not heads:
+            return loss, seen
+        strayed, looked = torch.stack(heads).mean(0)
+        return loss + self.guide * strayed, {**seen, "looked": looked.detach()}
 
     def tell(self, batch: Sequence[Line]) -> list[Told]:
         """What the Thinker tells of each line."""

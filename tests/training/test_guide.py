@@ -1,0 +1,137 @@
+"""Guided attention: which token a code says, and that the loss is the attention a layer really pays."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from talker_house import house, lines
+
+from thinktalk.layers import attention
+from thinktalk.training.guide import guided, tokens_said, word_times
+from thinktalk.training.k1_icl import Context, InContext, Sentences
+from thinktalk.training.losses import IGNORE
+from thinktalk.training.talker_batches import Task
+from thinktalk.training.talker_stage import TalkerStage
+
+RECORD = {"phones": "ab cde.", "durations": [4, 2, 2, 1, 3, 3, 3, 2, 4], "frame_seconds": 0.1}
+"""Silence to 0.4 s, "ab" to 0.8, a space to 0.9, "cde." to 2.0, silence to 2.4."""
+
+
+def sentence(record) -> Task:
+    """The task of a sentence alone."""
+    messages = [
+        {"role": "user", "content": "Read."},
+        {"role": "assistant", "content": record["text"]},
+    ]
+    return Task(messages, {}, record["codes"], None, times=word_times(record))
+
+
+@pytest.fixture(scope="module")
+def parts(tiny_checkpoint):
+    return house(tiny_checkpoint)
+
+
+def test_words_have_the_times_of_their_phones() -> None:
+    times = word_times(RECORD)
+    assert [(round(a, 6), round(b, 6)) for a, b in times] == [(0.4, 0.8), (0.9, 2.0)]
+    assert word_times(
+        {f"answer_{k}": v for k, v in RECORD.items() if k != "frame_seconds"}, "answer_"
+    ) == [(a / 4, b / 4) for a, b in times]
+    assert word_times({"phones": "ab"}) is None
+    assert word_times(RECORD | {"durations": [1, 2]}) is None
+
+
+def test_each_code_says_a_token() -> None:
+    """Ten codes a second; tokens "Hi", " th", "ere" end after 2, 5 and 8 letters; " th" at 0.9 + 2/5 of 1.1 s."""
+    said = tokens_said("Hi there", [2, 5, 8], word_times(RECORD), 24, 10.0)
+    assert said.tolist() == [0] * 8 + [1] * 5 + [2] * 7 + [3] * 4
+    assert tokens_said("Hi there you", [2, 5, 12], word_times(RECORD), 24, 10.0) is None
+    assert tokens_said("Hi there", [2, 5, 9], word_times(RECORD), 24, 10.0) is None
+    assert tokens_said("Hi there", [2, 5, 8], None, 24, 10.0) is None
+
+
+def test_a_lead_is_timed_before_the_sentence(parts) -> None:
+    """The words of the sentence come as much later as the lead has codes."""
+    _, kit = parts
+    make = InContext(kit, Sentences({}, {}), Context())
+    record = {"text": "Hi there.", "codes": [1] * 100, **RECORD}
+    task = make._after(sentence(record), record, record["codes"])
+    later = 100 / kit.codes_per_second
+    assert task.times == [
+        *word_times(record),
+        *((a + later, b + later) for a, b in word_times(record)),
+    ]
+    line = kit.line(task)
+    assert line.said is not None and len(line.said) == len(line.codes)
+    assert (line.said.diff() >= 0).all() and int(line.said.max()) <= len(line.reply)
+
+
+@torch.no_grad()
+def test_the_loss_is_what_the_first_heads_pay(parts, monkeypatch) -> None:
+    """Weights as torch's own softmax has them inside the layers, float32 sums in another order."""
+    model, kit = parts
+    stage = TalkerStage(model, guide=0.5)
+    asked = [replace(x, said=torch.arange(len(x.codes)) // 3) for x in lines(kit)]
+    asked[1] = replace(asked[1], said=None)
+    layout = stage.layout(asked, stage.tell(asked))
+    paid: list[torch.Tensor] = []
+
+    def spy(q, k, v, mask):
+        T = q.shape[1]
+        scores = q[:, :, 0] @ k[:, 0].transpose(1, 2) * q.shape[-1] ** -0.5
+        paid.append(scores.masked_fill(torch.ones(T, T).triu(1).bool(), -torch.inf).softmax(-1))
+        return original(q, k, v, mask)
+
+    original = attention.attend
+    monkeypatch.setattr(attention, "attend", spy)
+    with guided(stage.talker, layout.said) as heads:
+        stage.talker(layout.inputs)
+    which = (layout.said != IGNORE).nonzero()
+    inner = paid[1:-1] or paid[-1:]
+    assert len(heads) == len(inner) > 0 and len(which) > 20
+    for (loss, looked), weights in zip(heads, inner, strict=True):
+        wanted = torch.stack([weights[b, t, layout.said[b, t]] for b, t in which])
+        assert float(loss) == pytest.approx(float(-wanted.log().mean()), rel=1e-5)
+        assert float(looked) == pytest.approx(float(wanted.mean()), rel=1e-5)
+    moved = torch.where(
+        layout.said == IGNORE, IGNORE, layout.said - 1
+    )  # planted: one slot too early
+    with guided(stage.talker, moved) as wrong:
+        stage.talker(layout.inputs)
+    assert any(abs(float(a[0] - b[0])) > 1e-4 for a, b in zip(heads, wrong, strict=True))
+
+
+@torch.no_grad()
+def test_what_is_looked_at_is_the_token_that_was_told(parts) -> None:
+    """The slot holds the token's own embedding and state; a token that is told only later is not asked for."""
+    model, kit = parts
+    stage = TalkerStage(model)
+    line = lines(kit)[1]
+    line = replace(line, said=torch.arange(len(line.codes)) // 2)
+    told = stage.tell([line])
+    layout = stage.layout([line], told)
+    P, codes = line.prompt.length, stage.talker.embed.weight
+    for t in (2, 7, 11):
+        slot = int(layout.said[0, P + 1 + t])
+        before = line.codes[slot - P - 2]
+        token = layout.inputs.embeds[0, slot] - codes[before]
+        assert F.mse_loss(token, told[0].reply[int(line.said[t])]) < 1e-10
+    early = replace(line, said=torch.full_like(line.codes, 5))
+    slots = stage.layout([early], told).said[0, P + 1 :]
+    assert (slots[:5] == IGNORE).all() and (slots[5 : len(line.codes)] == P + 1 + 5).all()
+
+
+def test_guiding_adds_its_share_and_nothing_without_labels(parts) -> None:
+    model, kit = parts
+    plain, stage = TalkerStage(model), TalkerStage(model, guide=0.5)
+    asked = lines(kit)
+    bare = [float(x.loss(asked, generator=torch.Generator())[0].detach()) for x in (plain, stage)]
+    assert bare[0] == bare[1]
+    labelled = [replace(x, said=torch.arange(len(x.codes)) // 3) for x in asked]
+    loss, seen = stage.loss(labelled, generator=torch.Generator())
+    assert 0 < float(seen["looked"]) < 1 and float(loss.detach()) > bare[0] + 0.1
+    loss.backward()
+    assert all(not layer._forward_pre_hooks for layer in stage.talker.layers)
