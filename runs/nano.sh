@@ -142,7 +142,7 @@ stage c3_vocoder c3_vocoder 240 "shards=$data/sentences/train-*.tar" batch_secon
 
 # understands
 stage p1_align p1_align 10 "shards=$speech@0.5,$media" precision=bf16 tokens=$tokens speech=0.2 length=0.1 optim.lr=3e-4 workers=$workers
-stage p2_joint p2_joint 150 length=0.1 encoder_rate=0.5 optim.lr=5e-4 tasks=transcribe,transcribe,repeat,read "shards=${speech//,/@0.3,}@0.3,$media,$talks" precision=bf16 tokens=$tokens speech=0.2 workers=$workers
+stage p2_joint p2_joint 150 guide=0.2 length=0.1 encoder_rate=0.5 optim.lr=5e-4 tasks=transcribe,transcribe,repeat,read "shards=${speech//,/@0.3,}@0.3,$media,$talks" precision=bf16 tokens=$tokens speech=0.2 workers=$workers
 stage p3_long p3_long 15 "shards=${speech//,/@0.2,}@0.2,$media,$talks" precision=bf16 tokens=8192 recompute=false speech=0.2
 stage s1_sft s1_sft 60 "shards=$data/dialogues/train-*.tar,$data/text/train-*.tar@0.5,$media,$speech@0.2" precision=bf16 tokens=$tokens workers=$workers
 

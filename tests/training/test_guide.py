@@ -7,14 +7,26 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
+from sample_house import tone
 from talker_house import house, lines
+from thinker_house import CONFIG, fresh, tokenizer
 
+from thinktalk.data.packing import pack, packed_hidden
+from thinktalk.data.samples import Sample
+from thinktalk.data.speech import Augmentation
+from thinktalk.errors import ConfigError
 from thinktalk.layers import attention
-from thinktalk.training.guide import guided, tokens_said, word_times
+from thinktalk.messages import Embedded
+from thinktalk.thinker.model import merge_media
+from thinktalk.training.guide import guided, tokens_heard, tokens_said, word_times
 from thinktalk.training.k1_icl import Context, InContext, Sentences
+from thinktalk.training.lora import LoraConfig
 from thinktalk.training.losses import IGNORE
+from thinktalk.training.p2_joint import JointStage
+from thinktalk.training.s1_sft import SftStage
 from thinktalk.training.talker_batches import Task
 from thinktalk.training.talker_stage import TalkerStage
+from thinktalk.training.thinker_batches import Make
 
 RECORD = {"phones": "ab cde.", "durations": [4, 2, 2, 1, 3, 3, 3, 2, 4], "frame_seconds": 0.1}
 """Silence to 0.4 s, "ab" to 0.8, a space to 0.9, "cde." to 2.0, silence to 2.4."""
@@ -89,11 +101,11 @@ def test_the_loss_is_what_the_first_heads_pay(parts, monkeypatch) -> None:
     monkeypatch.setattr(attention, "attend", spy)
     with guided(stage.talker, layout.said) as heads:
         stage.talker(layout.inputs)
-    which = (layout.said != IGNORE).nonzero()
+    which = (layout.said[..., 0] != IGNORE).nonzero()
     inner = paid[1:-1] or paid[-1:]
     assert len(heads) == len(inner) > 0 and len(which) > 20
     for (loss, looked), weights in zip(heads, inner, strict=True):
-        wanted = torch.stack([weights[b, t, layout.said[b, t]] for b, t in which])
+        wanted = torch.stack([weights[b, t, layout.said[b, t, 0]] for b, t in which])
         assert float(loss) == pytest.approx(float(-wanted.log().mean()), rel=1e-5)
         assert float(looked) == pytest.approx(float(wanted.mean()), rel=1e-5)
     moved = torch.where(
@@ -115,12 +127,13 @@ def test_what_is_looked_at_is_the_token_that_was_told(parts) -> None:
     layout = stage.layout([line], told)
     P, codes = line.prompt.length, stage.talker.embed.weight
     for t in (2, 7, 11):
-        slot = int(layout.said[0, P + 1 + t])
+        slot, end = layout.said[0, P + 1 + t].tolist()
+        assert end == slot + 1
         before = line.codes[slot - P - 2]
         token = layout.inputs.embeds[0, slot] - codes[before]
         assert F.mse_loss(token, told[0].reply[int(line.said[t])]) < 1e-10
     early = replace(line, said=torch.full_like(line.codes, 5))
-    slots = stage.layout([early], told).said[0, P + 1 :]
+    slots = stage.layout([early], told).said[0, P + 1 :, 0]
     assert (slots[:5] == IGNORE).all() and (slots[5 : len(line.codes)] == P + 1 + 5).all()
 
 
@@ -135,3 +148,88 @@ def test_guiding_adds_its_share_and_nothing_without_labels(parts) -> None:
     assert 0 < float(seen["looked"]) < 1 and float(loss.detach()) > bare[0] + 0.1
     loss.backward()
     assert all(not layer._forward_pre_hooks for layer in stage.talker.layers)
+
+
+# --------------------------------------------------------------------------------------------------------- the Thinker
+
+
+def test_each_token_is_heard_somewhere() -> None:
+    """Ten slots a second, 22 of them, "Hi" to 0.8 s, "there" 0.9 to 2.0 s: one more on either side, never beyond the sound."""
+    heard = tokens_heard("Hi there", [2, 5, 8], word_times(RECORD), 20, 10.0)
+    assert heard.tolist() == [[3, 9], [8, 15], [12, 20]]
+    assert tokens_heard("Hi there", [2, 5, 8], word_times(RECORD), 4, 10.0).tolist() == [[3, 4]] * 3
+    assert tokens_heard("Hi there", [2, 5, 8], word_times(RECORD), 0, 10.0) is None
+    assert tokens_heard("Hi you there", [2, 6, 12], word_times(RECORD), 20, 10.0) is None
+
+
+SPOKEN = Sample(
+    where="a.tar/0",
+    record={"text": "Hi there", "seconds": 2.4, **RECORD},
+    media={"wav": tone(2.4)},
+)
+
+
+def test_a_transcript_tells_where_it_is_heard(monkeypatch) -> None:
+    """Of what is asked of the sound alone, after its speed was changed; 25 slots a second."""
+    make = Make(tokenizer(), CONFIG, max_tokens=4096, tasks=("repeat",), speech=0.0, guide=True)
+    example = make(SPOKEN, torch.Generator())
+    sound = (example.token_ids == CONFIG.thinker.ids.audio).nonzero().flatten()
+    answer = (example.labels != IGNORE).nonzero().flatten()
+    known = (example.heard[:, 0] != IGNORE).nonzero().flatten()
+    assert (
+        known.tolist() == (answer[:-1] - 1).tolist()
+    )  # where they are predicted; the end is not heard
+    first, last = example.heard[known[0]], example.heard[known[-1]]
+    assert int(first[0] - sound[0]) == 9 and int(last[1] - sound[0]) == 51
+    slow = replace(make, augmentation=Augmentation(speeds=(0.5,), room=0, noise=0, gain_db=(0, 0)))
+    later = slow(SPOKEN, torch.Generator())
+    start = (later.token_ids == CONFIG.thinker.ids.audio).nonzero().flatten()[0]
+    assert int(later.heard[:, 0].max() - start) > int(example.heard[:, 0].max() - sound[0]) + 10
+    for other in (replace(make, tasks=("read",)), replace(make, guide=False)):
+        assert other(SPOKEN, torch.Generator()).heard is None
+
+
+@torch.no_grad()
+def test_rows_of_conversations_pay_as_each_alone() -> None:
+    """Two transcripts in a row: the mean over both, float32 sums in another order; planted: segments that are not told."""
+    make = Make(tokenizer(), CONFIG, max_tokens=4096, tasks=("repeat",), speech=0.0, guide=True)
+    one = make(SPOKEN, torch.Generator())
+    two = make(replace(SPOKEN, media={"wav": tone(1.9)}), torch.Generator().manual_seed(1))
+    stage = JointStage(fresh(), guide=1.0)
+
+    def pay(*examples, told: bool = True) -> list[list[float]]:
+        row = pack(examples, pad_id=CONFIG.thinker.ids.pad)
+        media, _ = stage.features(row)
+        embeds, _ = merge_media(stage.thinker.embed(row.token_ids), row.token_ids, media)
+        with guided(stage.thinker, row.heard, row.segments if told else None) as heads:
+            packed_hidden(stage.thinker, Embedded(embeds, row.positions), row.segments)
+        return [x.tolist() for x in heads]
+
+    both, count = pay(one, two), [int((x.heard[:, 0] != IGNORE).sum()) for x in (one, two)]
+    expected = [
+        [(a * count[0] + b * count[1]) / sum(count) for a, b in zip(x, y, strict=True)]
+        for x, y in zip(pay(one), pay(two), strict=True)
+    ]
+    for found, wanted in zip(both, expected, strict=True):
+        assert found == pytest.approx(wanted, rel=1e-4)
+    wrong = pay(one, two, told=False)
+    assert any(abs(a[0] - b[0]) > 1e-2 for a, b in zip(both, wrong, strict=True))
+
+
+def test_the_thinker_is_guided_where_sound_is_labelled() -> None:
+    make = Make(tokenizer(), CONFIG, max_tokens=4096, tasks=("repeat",), speech=0.0, guide=True)
+    labelled = pack([make(SPOKEN, torch.Generator())], pad_id=CONFIG.thinker.ids.pad)
+    plain, stage = JointStage(fresh()), JointStage(fresh(), guide=0.5)
+    bare = float(plain.loss(labelled, generator=torch.Generator())[0].detach())
+    stage.modules.requires_grad_()
+    loss, seen = stage.loss(labelled, generator=torch.Generator())
+    assert 0 < float(seen["looked"]) < 1 and float(loss.detach()) > bare + 0.1
+    loss.backward()
+    assert all(p.grad is not None for p in stage.audio.proj.parameters())
+    quiet = replace(labelled, heard=None)
+    assert float(stage.loss(quiet, generator=torch.Generator())[0].detach()) == bare
+
+
+def test_adapters_are_not_guided() -> None:
+    with pytest.raises(ConfigError, match="lora"):
+        SftStage(fresh(), lora=LoraConfig(rank=2), guide=0.1)

@@ -42,6 +42,9 @@ class Example:
     audio: list[Tensor] = field(default_factory=list)  # log-mel (128, L)
     images: list[tuple[Tensor, Grid]] = field(default_factory=list)  # patches (N, 1176), grid
     videos: list[tuple[Tensor, Grid, float]] = field(default_factory=list)  # ..., seconds per grid
+    heard: Tensor | None = (
+        None  # (T, 2) int64: slots (from, to) in which the token after each place is heard, or IGNORED
+    )
     name: str = ""  # shard and key
 
     @property

@@ -37,6 +37,9 @@ class Packed:
     audio: list[Tensor] = field(default_factory=list)  # log-mel (128, L)
     images: list[tuple[Tensor, Grid]] = field(default_factory=list)
     videos: list[tuple[Tensor, Grid, float]] = field(default_factory=list)
+    heard: Tensor | None = (
+        None  # (B, T, 2) int64: slots (from, to) of the row, as in Example; None where no example has any
+    )
     names: list[str] = field(default_factory=list)
 
     @property
@@ -58,6 +61,7 @@ class Packed:
             audio=[x.to(device) for x in self.audio],
             images=[(x.to(device), grid) for x, grid in self.images],
             videos=[(x.to(device), grid, s) for x, grid, s in self.videos],
+            heard=None if self.heard is None else self.heard.to(device),
         )  # fmt: skip
 
 
@@ -94,6 +98,11 @@ def pack(examples: Sequence[Example], *, pad_id: int, capacity: int | None = Non
             packed.audio += example.audio
             packed.images += example.images
             packed.videos += example.videos
+            if example.heard is not None:
+                if packed.heard is None:
+                    packed.heard = torch.full((B, width, 2), IGNORED)
+                known = example.heard != IGNORED
+                packed.heard[b, here] = torch.where(known, example.heard + start, IGNORED)
             packed.names.append(example.name)
             start = here.stop
     return packed

@@ -29,6 +29,8 @@ class ThinkerRecipe(ModelRecipe):
     """Learning rate of the encoders as a share of optim.lr."""
     length: float = 0.0
     """Weight of how unlike the Thinker's embeddings in length sounds and pictures are; for adapters that begin anew, 0.1."""
+    guide: float = 0.0
+    """Weight of guided attention (training/guide.py) for transcripts whose durations are known; 0, as the report has it, for none."""
     cache_mb: int = 0
     """Memory for features of encoders that are not trained; 0 encodes every medium each time."""
     tasks: str = "transcribe"
@@ -51,13 +53,13 @@ class ThinkerRecipe(ModelRecipe):
     def options(self) -> dict[str, Any]:
         """What every stage is told."""
         names = tuple(name.strip() for name in self.learns.split(",") if name.strip())
-        return {"learns": names, "encoder_rate": self.encoder_rate, "cache_mb": self.cache_mb, "length": self.length}  # fmt: skip
+        return {"learns": names, "encoder_rate": self.encoder_rate, "cache_mb": self.cache_mb, "length": self.length, "guide": self.guide}  # fmt: skip
 
     def data(self, world: World) -> Loader:
         """This rank's rows."""
         make = Make(
             self.tokenizer(), self.config(), max_tokens=self.tokens, tasks=tasks_of(self.tasks),
-            speech=self.speech, augmentation=Augmentation() if self.augment else None,
+            speech=self.speech, augmentation=Augmentation() if self.augment else None, guide=self.guide > 0,
         )  # fmt: skip
         return loader(
             self.shards, make, tokens=self.tokens, seed=self.seed, world=world, workers=self.workers,

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from thinktalk.errors import ConfigError
 from thinktalk.training.lora import LoraConfig, add_lora, merged, save_adapter
 from thinktalk.training.thinker_stage import ThinkerStage, begins
 from thinktalk.weights.model import OmniModel
@@ -33,6 +34,8 @@ class SftStage(ThinkerStage):
     ):
         """`lora`: of rank 0 is none. A is drawn from torch's generator."""
         self.lora = lora if lora is not None and lora.rank else None
+        if self.lora is not None and options.get("guide"):
+            raise ConfigError("guide and lora: attention is guided by weights that LoRA leaves as they are; use one of them")  # fmt: skip
         if self.lora is not None and model.thinker is not None:
             add_lora(model.thinker, self.lora)
         super().__init__(model, learns, **options)

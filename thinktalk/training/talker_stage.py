@@ -46,7 +46,7 @@ class Layout:
     inputs: Embedded  # (B, T, D), positions (B, 3, T)
     targets: Tensor  # (B, T) int64 the code after each place, IGNORE where none is learned
     ends: Tensor  # (B, T) bool where the target is the end of speech
-    said: Tensor  # (B, T) int64 the slot of the token that the code after each place says, IGNORE where it is not known
+    said: Tensor  # (B, T, 2) int64 the slot (from, to) of the token that the code after each place says, IGNORE where it is not known
 
 
 def lay_out(
@@ -84,8 +84,8 @@ def lay_out(
     where_B3T = pad_sequence([p.T for p in positions], batch_first=True).transpose(1, 2)
     target_BT = pad_sequence(targets, batch_first=True, padding_value=IGNORE)
     inputs = Embedded(flat.view(B, T, D), where_B3T)
-    slot_BT = pad_sequence(slots, batch_first=True, padding_value=IGNORE)
-    return Layout(inputs, target_BT, target_BT == config.codec_eos, slot_BT)
+    slot_BT2 = pad_sequence(slots, batch_first=True, padding_value=IGNORE)
+    return Layout(inputs, target_BT, target_BT == config.codec_eos, slot_BT2)
 
 
 def _positions(prompt_3P: Tensor, n: int) -> Tensor:
@@ -109,13 +109,14 @@ def _targets(line: Line, P: int, config: TalkerConfig, device: torch.device) -> 
 
 
 def _slots(line: Line, P: int, R: int, device: torch.device) -> Tensor:
-    """(P + 2 + n,): from each place that predicts a code the slot of the token that it says, if that was told by then."""
+    """(P + 2 + n, 2): for each place that predicts a code the slot of the token that it says, if that was told by then."""
     n = len(line.codes)
-    slots = torch.full((P + 2 + n,), IGNORE, dtype=torch.int64, device=device)
+    slots = torch.full((P + 2 + n, 2), IGNORE, dtype=torch.int64, device=device)
     if line.said is not None:
         said = line.said.to(device).clamp(max=R)
-        told = said <= torch.arange(n, device=device)
-        slots[P + 1 : P + 1 + n] = torch.where(told, P + 1 + said, IGNORE)
+        told = (said <= torch.arange(n, device=device))[:, None]
+        from_to = P + 1 + torch.stack((said, said + 1), 1)
+        slots[P + 1 : P + 1 + n] = torch.where(told, from_to, IGNORE)
     return slots
 
 

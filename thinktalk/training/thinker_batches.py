@@ -18,9 +18,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from thinktalk.config import OmniConfig
-from thinktalk.data.examples import Example, TokenCost, encode
+from thinktalk.data.examples import IGNORED, Example, TokenCost, encode
 from thinktalk.data.loader import Loader
 from thinktalk.data.mixture import Mixture, Source
 from thinktalk.data.packing import Packed, pack
@@ -30,6 +31,7 @@ from thinktalk.data.samples import AUDIO_NAMES, Sample
 from thinktalk.data.speech import Augmentation, augment
 from thinktalk.errors import ConfigError, InputError
 from thinktalk.prompt import DEFAULT_SYSTEM, SPEECH_SYSTEM, Tokenizer
+from thinktalk.training.guide import Times, tokens_heard, word_times
 from thinktalk.training.parallel import World
 
 __all__ = ["Make", "loader", "sources", "tasks_of"]
@@ -57,24 +59,44 @@ class Make:
     """Share of conversations that begin with the system prompt of speech, where they bring none of their own."""
     augmentation: Augmentation | None = None
     """What happens to sounds."""
+    guide: bool = False
+    """Whether to tell where in a sound each token of its transcript is heard (guide.py), where durations are known."""
 
     # ------------------------------------------------------------------------------------------------------- example
 
     def __call__(self, sample: Sample, generator: torch.Generator) -> Example:
         """What the Thinker learns of a sample, drawn with its own generator. Errors: InputError names the sample."""
-        messages = sample.messages
+        messages, times = sample.messages, None
         if not messages and sample.member(*AUDIO_NAMES) is None:
             return self._language(sample, generator)
         if not messages:
             task = self.tasks[int(torch.randint(len(self.tasks), (), generator=generator))]
             messages = task_messages(sample, task, generator)
+            if self.guide and task != "read":
+                times = word_times(sample.record)
         speech = float(torch.rand((), generator=generator)) < self.speech
         if self.augmentation is not None:
-            messages = self._elsewhere(messages, sample, generator, self.augmentation)
-        return encode(
+            messages, speed = self._elsewhere(messages, sample, generator, self.augmentation)
+            times = times and [(start / speed, end / speed) for start, end in times]
+        example = encode(
             sample.resolved(messages), tokenizer=self.tokenizer, config=self.config, speech=speech,
             max_tokens=self.max_tokens, name=sample.where,
         )  # fmt: skip
+        return example if times is None else replace(example, heard=self._heard(example, sample.text, times))  # fmt: skip
+
+    def _heard(self, example: Example, text: str, times: Times) -> Tensor | None:
+        """Where each token of the answer, which is `text`, is heard in the only sound there is."""
+        sound = (example.token_ids == self.config.thinker.ids.audio).nonzero().flatten()
+        answer = (example.labels != IGNORED).nonzero().flatten()[:-1]  # without what ends it
+        reply = example.token_ids[answer].tolist()
+        ends = [len(self.tokenizer.decode(reply[: i + 1])) for i in range(len(reply))]
+        rate = self.config.mel.frames_per_second / 4
+        found = tokens_heard(text, ends, times, len(sound), rate)
+        if found is None:
+            return None
+        heard = torch.full((example.length, 2), IGNORED)
+        heard[answer - 1] = found + sound[0]
+        return heard
 
     def _language(self, sample: Sample, generator: torch.Generator) -> Example:
         """Plain text: learnt from its second token to its end, which is a token, too."""
@@ -91,20 +113,22 @@ class Make:
 
     def _elsewhere(
         self, messages: Sequence[dict[str, Any]], sample: Sample, generator: torch.Generator, how: Augmentation
-    ) -> list[dict[str, Any]]:  # fmt: skip
-        """The messages with their sounds as they might have been recorded elsewhere."""
-        rate = self.config.mel.sample_rate
+    ) -> tuple[list[dict[str, Any]], float]:  # fmt: skip
+        """The messages with their sounds as they might have been recorded elsewhere, and the speed of the last of them."""
+        rate, speed = self.config.mel.sample_rate, 1.0
 
         def part(p: dict[str, Any]) -> dict[str, Any]:
             if p["type"] != "audio":
                 return p
-            pcm, _ = augment(sample.pcm(rate, member=p["audio"]), rate, generator, how)
+            nonlocal speed
+            pcm, speed = augment(sample.pcm(rate, member=p["audio"]), rate, generator, how)
             return {**p, "audio": (pcm, rate)}
 
-        return [
+        elsewhere = [
             m if isinstance(m["content"], str) else {**m, "content": [part(p) for p in m["content"]]}
             for m in messages
         ]  # fmt: skip
+        return elsewhere, speed
 
     # ---------------------------------------------------------------------------------------------------------- cost
 

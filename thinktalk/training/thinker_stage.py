@@ -28,6 +28,7 @@ from thinktalk.errors import ConfigError
 from thinktalk.layers.spans import Spans
 from thinktalk.messages import Embedded
 from thinktalk.thinker.model import merge_media
+from thinktalk.training.guide import guided
 from thinktalk.training.losses import IGNORE, answer_loss, unlike_length
 from thinktalk.training.stage import Metrics, Stage
 from thinktalk.weights.model import OmniModel
@@ -46,11 +47,12 @@ class ThinkerStage(Stage):
     """Batches are Packed; encoders and Thinker learn as far as `learns` says."""
 
     def __init__(
-        self, model: OmniModel, learns: Sequence[str], *, encoder_rate: float = 1.0, cache_mb: int = 0, length: float = 0.0
+        self, model: OmniModel, learns: Sequence[str], *, encoder_rate: float = 1.0, cache_mb: int = 0, length: float = 0.0, guide: float = 0.0
     ):  # fmt: skip
         """`encoder_rate`: learning rate of the encoders as a share of the Thinker's. `cache_mb`: memory for features of
         frozen encoders. `length`: weight of how much longer or shorter than embeddings the features of encoders that learn
-        are; the Thinker's first norm hides it from the loss, and fresh adapters grow without end. Errors: ConfigError for a name of `learns` that no parameter begins with."""
+        are; the Thinker's first norm hides it from the loss, and fresh adapters grow without end. `guide`: weight of guided
+        attention (guide.py). Errors: ConfigError for a name of `learns` that no parameter begins with."""
         if model.thinker is None or model.audio is None or model.vision is None:
             raise ConfigError("the Thinker's stages need audio, vision and thinker; load all three")
         self.ids = model.config.thinker.ids
@@ -64,7 +66,7 @@ class ThinkerStage(Stage):
         """Whether anything of a part is trained."""
         self.lr_scale = {n: encoder_rate for n in ("audio", "vision") if self.learning[n] and encoder_rate != 1}  # fmt: skip
         self.cache = _Cache(cache_mb << 20)
-        self.length = length
+        self.length, self.guide = length, guide
 
     # ------------------------------------------------------------------------------------------------ what is trained
 
@@ -114,13 +116,26 @@ class ThinkerStage(Stage):
         if tie is not None:
             embeds = embeds + tie
         x = Embedded(embeds, batch.positions.to(device))
-        hidden = packed_hidden(self.thinker, x, spans.to(device))
+        with self._guided(batch, device) as heads:
+            hidden = packed_hidden(self.thinker, x, spans.to(device))
         loss, tokens = answer_loss(hidden, targets, self.thinker.logits)
         metrics: Metrics = {"tokens": tokens, "conversations": float(len(batch.names))}
         if self.length and (unlike := self._unlike(media)) is not None:
             loss = loss + self.length * unlike
             metrics["unlike"] = unlike.detach()
+        if heads:
+            strayed, looked = torch.stack(heads).mean(0)
+            loss = loss + self.guide * strayed
+            metrics["looked"] = looked.detach()
         return loss, metrics | self._watched(batch, hidden, targets)
+
+    def _guided(
+        self, batch: Packed, device: torch.device
+    ) -> contextlib.AbstractContextManager[list[Tensor]]:
+        """Heads that are told where a token is heard, if any are."""
+        if not self.guide or batch.heard is None:
+            return contextlib.nullcontext([])
+        return guided(self.thinker, batch.heard.to(device), batch.segments.to(device))
 
     def _unlike(self, media: Mapping[int, Tensor]) -> Tensor | None:
         """How unlike embeddings in length the features of encoders that learn are; None without any."""
