@@ -14,11 +14,12 @@ from thinker_house import CONFIG, fresh, tokenizer
 from thinktalk.data.packing import pack, packed_hidden
 from thinktalk.data.samples import Sample
 from thinktalk.data.speech import Augmentation
+from thinktalk.data.words import word_times
 from thinktalk.errors import ConfigError
 from thinktalk.layers import attention
 from thinktalk.messages import Embedded
 from thinktalk.thinker.model import merge_media
-from thinktalk.training.guide import guided, tokens_heard, tokens_said, word_times
+from thinktalk.training.guide import guided, tokens_heard, tokens_said
 from thinktalk.training.k1_icl import Context, InContext, Sentences
 from thinktalk.training.lora import LoraConfig
 from thinktalk.training.losses import IGNORE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from dataclasses import replace
 
@@ -13,6 +14,7 @@ from talker_house import house
 
 from thinktalk.data.mixture import Source
 from thinktalk.data.samples import parse
+from thinktalk.data.shards import ShardWriter
 from thinktalk.errors import ConfigError, InputError
 from thinktalk.omni import READ_ALOUD
 from thinktalk.training.k1_icl import Context, InContext, Sentences
@@ -141,3 +143,40 @@ def test_what_cannot_be_drawn(world):
     mute = replace(samples[0], record={"text": "Good evening.", "voice": "Ethan"})
     with pytest.raises(InputError, match="has no codes"):
         make(mute, torch.Generator().manual_seed(0))
+
+
+def test_sentences_are_spliced_between_words(world, tmp_path):
+    """Codes and times of both sentences of one voice; the token that each code says is one of its own half."""
+    kit = world[0]
+    rate = kit.codes_per_second
+    phones = {
+        "phones": "ab cd ef",
+        "durations": [5, 4, 4, 2, 4, 4, 2, 4, 4, 7],
+        "frame_seconds": 0.02,
+    }
+    with ShardWriter(tmp_path / "timed") as writer:
+        for n, text in enumerate(("Red is nice", "Up we go")):
+            codes = list(range(100 * n, 100 * n + round(0.8 * rate)))
+            record = {"text": text, "voice": "Ethan", "seconds": 0.8, "codes": codes, **phones}
+            writer.write(str(n), {"json": json.dumps(record).encode()})
+    source = Source(str(writer.paths[0]))
+    make = InContext(kit, Sentences.of([source]), Context(lead=0, repeat=0, aloud=1, spliced=1.0))
+    texts = set()
+    for n in range(60):
+        sample = parse(source.entries[0])
+        task = make.task(sample, torch.Generator().manual_seed(n))
+        line = make(sample, torch.Generator().manual_seed(n))
+        words = task.text.split()
+        texts.add(task.text)
+        assert len(words) == len(task.times) and len(line.said) == len(task.codes)
+        cut = next(
+            (i for i in range(1, len(task.codes)) if task.codes[i] != task.codes[i - 1] + 1), None
+        )
+        assert task.messages[0]["content"] == READ_ALOUD + task.text
+        if cut is not None:  # the word that is said at the cut is the second sentence's
+            ends = [end for _, end in task.times]
+            before = sum(end <= cut / rate for end in ends)
+            assert words[:before] == sample.text.split()[:before]
+    assert {"Red go", "Red Up we go", "Red is nice go"} <= texts
+    plain = make.task(world[2][0], torch.Generator().manual_seed(0))  # not timed: as it is
+    assert plain.text == world[2][0].text

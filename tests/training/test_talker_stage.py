@@ -211,3 +211,23 @@ def test_what_cannot_be_said_is_named(parts, tiny_checkpoint):
     assert kit.line(task, [5]).voice == kit.anybody == model.config.talker.text_start
     layout = TalkerStage(model).layout([kit.line(task, [5])], TalkerStage(model).tell([kit.line(task, [5])]))  # fmt: skip
     assert (layout.targets != IGNORE).sum() == 2
+
+
+def test_some_of_its_own_codes_are_heard_wrong(stage, parts):
+    """What is heard changes, what is to be said does not; none is wrong without being asked for."""
+    model, kit = parts
+    asked = lines(kit)
+    wrong = TalkerStage(model, misheard=0.5)
+    generator = torch.Generator().manual_seed(0)
+    heard = wrong._misheard(asked, generator)
+    assert heard is not None
+    share = torch.cat([a != b.codes for a, b in zip(heard, asked, strict=True)]).float().mean()
+    assert 0.3 < float(share) < 0.7
+    pool = torch.cat([line.codes for line in asked])
+    assert torch.isin(torch.cat(list(heard)), pool).all()
+    told = wrong.tell(asked)
+    plain, other = wrong.layout(asked, told), wrong.layout(asked, told, heard)
+    assert torch.equal(plain.targets, other.targets)
+    assert not torch.equal(plain.inputs.embeds, other.inputs.embeds)
+    assert stage._misheard(asked, generator) is None
+    assert wrong.loss(asked, generator=generator)[0] != stage.loss(asked, generator=generator)[0]

@@ -172,3 +172,30 @@ def test_words_for_wrong_tasks():
     assert tasks_of("read, transcribe") == ("read", "transcribe")
     with pytest.raises(ConfigError, match="translate; expected some of transcribe, repeat, read"):
         tasks_of("read,translate")
+
+
+def test_spliced_recordings_are_of_one_voice_and_told_where(tmp_path):
+    """Text and sound of both, by the same person; what is not timed, or nobody's, stays as it is."""
+    timed = {"phones": "ab cd", "durations": [10, 5, 5, 5, 5, 5, 10], "frame_seconds": 0.02}
+    with ShardWriter(tmp_path / "said") as writer:
+        for n, (text, voice) in enumerate([("One two", "a"), ("Three four", "a"), ("Five six", "b"), ("Seven", "a")]):  # fmt: skip
+            record = {
+                "text": text,
+                "voice": voice,
+                "seconds": 0.9,
+                **(timed if " " in text else {}),
+            }
+            writer.write(str(n), {"json": json.dumps(record).encode(), "wav": tone(0.9)})
+    made = make(tasks=("transcribe",), spliced=1.0, guide=True)
+    found = loader(str(writer.paths[0]), made, tokens=200, seed=0, world=World())
+    made = found.reader.make
+    own = made.timed
+    assert {voice: len(entries) for voice, entries in own.items()} == {"a": 2, "b": 1}
+    spoken = {words(made(parse(own["a"][0]), generator(s)))[: -len("<|im_end|>")] for s in range(40)}  # fmt: skip
+    first, second = ("One", "One two"), ("two", "One two", "four", "Three four")
+    assert spoken <= {f"{a} {b}" for a in first for b in second} and len(spoken) > 5
+    example = made(parse(own["a"][0]), generator(1))
+    slots = example.heard[example.heard[:, 0] >= 0]
+    assert (slots[:, 1] > slots[:, 0]).all() and (slots.diff(dim=0) >= 0).all()
+    assert words(made(SPOKEN, generator())) == "Good morning, all.<|im_end|>"
+    assert words(make(spliced=1.0)(parse(own["a"][0]), generator())) == "One two<|im_end|>"

@@ -10,6 +10,7 @@ from thinktalk.code2wav.speaker import Voice
 from thinktalk.data.coding import fingerprint
 from thinktalk.data.loader import Loader
 from thinktalk.data.mixture import Source
+from thinktalk.errors import ConfigError
 from thinktalk.recipes.recipe import ModelRecipe
 from thinktalk.training import talker_batches
 from thinktalk.training.k1_icl import Context, InContext, Sentences
@@ -43,6 +44,9 @@ class TalkerRecipe(ModelRecipe):
     """How much the end of speech counts; a code counts 1."""
     guide: float = 0.0
     """Weight of guided attention (training/guide.py), where phones and durations are known; 0, as the report has it, for none."""
+    misheard: float = 0.0
+    """Share of its own codes that the Talker hears wrong while it learns (word dropout, Bowman 2016): it reads instead of
+    going on by heart, and one wrong code does not lead astray."""
     states: str = ""
     """Directory for what the Thinker tells, so that it is asked once: draws are then the same in every epoch. None if empty."""
     workers: int = 0
@@ -50,13 +54,18 @@ class TalkerRecipe(ModelRecipe):
     context: Context = field(default_factory=Context)
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=1e-3))
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.misheard < 1:
+            raise ConfigError(f"misheard is {self.misheard}, expected a share from 0 to below 1")
+
     def model(self) -> OmniModel:
         """Thinker, senses and Talker of `start`."""
         return self.load("thinker", "talker")
 
     def stage(self) -> TalkerStage:
         """The Talker of `start`, after its Thinker."""
-        return TalkerStage(self.model(), eos_weight=self.eos_weight, guide=self.guide, cache=self.states or None)  # fmt: skip
+        return TalkerStage(self.model(), eos_weight=self.eos_weight, guide=self.guide, misheard=self.misheard, cache=self.states or None)  # fmt: skip
 
     def kit(self) -> Kit:
         """What turns samples into lines: tokenizer, configuration and the tokens of the checkpoint's voices."""

@@ -37,6 +37,8 @@ class ThinkerRecipe(ModelRecipe):
     """What is asked of recordings with a text and no messages: transcribe, repeat, read; drawn anew each time."""
     speech: float = 0.5
     """Share of conversations under the system prompt of speech, where they bring none of their own."""
+    spliced: float = 0.0
+    """Share of those recordings that go over into another one of the same voice, cut between words whose times are known."""
     augment: bool = True
     """Rooms, noise and speed for sounds."""
     workers: int = 0
@@ -47,8 +49,9 @@ class ThinkerRecipe(ModelRecipe):
         tasks_of(self.tasks)
         if self.tokens < 8:
             raise ConfigError(f"tokens is {self.tokens}, expected 8 or more")
-        if not 0 <= self.speech <= 1:
-            raise ConfigError(f"speech is {self.speech}, expected 0 to 1")
+        for name in ("speech", "spliced"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}, expected 0 to 1")
 
     def options(self) -> dict[str, Any]:
         """What every stage is told."""
@@ -59,7 +62,7 @@ class ThinkerRecipe(ModelRecipe):
         """This rank's rows."""
         make = Make(
             self.tokenizer(), self.config(), max_tokens=self.tokens, tasks=tasks_of(self.tasks),
-            speech=self.speech, augmentation=Augmentation() if self.augment else None, guide=self.guide > 0,
+            speech=self.speech, augmentation=Augmentation() if self.augment else None, guide=self.guide > 0, spliced=self.spliced,
         )  # fmt: skip
         return loader(
             self.shards, make, tokens=self.tokens, seed=self.seed, world=world, workers=self.workers,

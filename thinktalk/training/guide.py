@@ -1,6 +1,6 @@
 """Guided attention: heads are told where to look while they learn (Tachibana 2017, who knew only the diagonal).
 
-    phones and durations  --word_times-->  seconds of each word
+    phones and durations  --data/words.py-->  seconds of each word
         Talker    --tokens_said-->   the reply's token that each code says
         Thinker   --tokens_heard-->  the slots of sound in which each written token is heard
     loss = - mean log a        a: what a guided head gives to those slots, where it predicts the code or the token
@@ -15,9 +15,8 @@ Letters: B rows, T time steps (queries and slots), K head width, N places that a
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -25,26 +24,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from thinktalk.data.samples import FRAME_SECONDS
+from thinktalk.data.words import Times
 from thinktalk.layers.decoder import Decoder
 from thinktalk.layers.rope import Rotary, rotate
 from thinktalk.training.losses import IGNORE
 
-__all__ = ["Times", "guided", "letter_times", "tokens_heard", "tokens_said", "word_times"]
-
-Times = Sequence[tuple[float, float]]
-"""Start and end of each word in seconds."""
-
-
-def word_times(record: Mapping[str, Any], prefix: str = "") -> Times | None:
-    """Times of the words of a record's speech, `prefix` "answer_" for an answer's; None where its phones are not known."""
-    phones, durations = record.get(prefix + "phones"), record.get(prefix + "durations")
-    if not phones or not durations or len(durations) != len(phones) + 2:
-        return None
-    ends = np.cumsum(durations) * float(record.get("frame_seconds", FRAME_SECONDS))
-    spaces = [-1, *(i for i, phone in enumerate(phones) if phone == " "), len(phones)]
-    # ends[i] is where phone i begins: what comes first is the silence before
-    return [(float(ends[a + 1]), float(ends[b])) for a, b in pairwise(spaces) if b > a + 1]
+__all__ = ["guided", "letter_times", "tokens_heard", "tokens_said"]
 
 
 def letter_times(text: str, times: Times | None) -> tuple[np.ndarray, np.ndarray] | None:

@@ -26,9 +26,9 @@ from thinktalk.data.mixture import Source
 from thinktalk.data.prompts import task_messages
 from thinktalk.data.samples import AUDIO_NAMES, Sample, parse, read_record
 from thinktalk.data.shards import Entry
+from thinktalk.data.words import splice, word_times
 from thinktalk.errors import ConfigError, InputError
 from thinktalk.omni import READ_ALOUD
-from thinktalk.training.guide import word_times
 from thinktalk.training.talker_batches import Kit, Line, Task, answered
 
 __all__ = ["Context", "InContext", "Sentences"]
@@ -49,9 +49,12 @@ class Context:
     """Sentences said after somebody else who says the same; without such a one they are read."""
     aloud: float = 0.5
     """Of those read, the ones asked as `say` asks."""
+    spliced: float = 0.0
+    """Sentences read that go over into another one of the same voice, cut between words (data/words.py), where durations are
+    known: a small corpus is not learned by heart."""
 
     def __post_init__(self) -> None:
-        for name in ("lead", "anonymous", "learned", "repeat", "aloud"):
+        for name in ("lead", "anonymous", "learned", "repeat", "aloud", "spliced"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"context.{name} is {getattr(self, name)}, expected a share from 0 to 1")  # fmt: skip
 
@@ -129,11 +132,34 @@ class InContext:
                 asked = task_messages(other, "repeat", generator)
                 asked[-1] = {"role": "assistant", "content": sample.text}
                 return replace(said, messages=asked, media={member: other.media[member]})
+        if self.context.spliced and _uniform(generator) < self.context.spliced:
+            said, sample = self._spliced(said, sample, generator)
         if _uniform(generator) < self.context.aloud:
             if not sample.text.strip():
                 raise InputError(f"{sample.where}: has no text, expected what is said; use another source")  # fmt: skip
             return replace(said, messages=_read(sample.text))
         return replace(said, messages=task_messages(sample, "read", generator))
+
+    def _spliced(
+        self, said: Task, sample: Sample, generator: torch.Generator
+    ) -> tuple[Task, Sample]:
+        """The first words of the sentence and the last of another, if both are timed."""
+        rate = self.kit.codes_per_second
+        own = self.sentences.by_voice.get(sample.voice or "", [])
+        if said.codes is None or not own:
+            return said, sample
+        record = read_record(own[_pick(len(own), generator)])
+        both = splice(sample.record, record, generator, rate=rate)
+        if both is None:
+            return said, sample
+        codes = [
+            *said.codes[: round(both.until_s * rate)],
+            *record["codes"][round(both.from_s * rate) :],
+        ]
+        if len(codes) > self.kit.max_codes:
+            return said, sample
+        whole = replace(sample, record={**sample.record, "text": both.text})
+        return replace(said, codes=codes, times=both.times), whole
 
     def _other(self, sample: Sample, generator: torch.Generator) -> Sample | None:
         """Somebody else who says the same."""

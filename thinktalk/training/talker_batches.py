@@ -23,9 +23,10 @@ from thinktalk.data.loader import Loader
 from thinktalk.data.mixture import Mixture, Source
 from thinktalk.data.plan import Buckets, Plan
 from thinktalk.data.samples import Sample
+from thinktalk.data.words import Times, word_times
 from thinktalk.errors import ConfigError, InputError
 from thinktalk.prompt import Prompt, Tokenizer, build_prompt
-from thinktalk.training.guide import Times, tokens_said, word_times
+from thinktalk.training.guide import tokens_said
 from thinktalk.training.parallel import World
 from thinktalk.weights.voices import DEFAULT
 

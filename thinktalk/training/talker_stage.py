@@ -50,16 +50,23 @@ class Layout:
 
 
 def lay_out(
-    talker: Talker, embedding: Tensor, lines: Sequence[Line], told: Sequence[Told], voices: Tensor
+    talker: Talker,
+    embedding: Tensor,
+    lines: Sequence[Line],
+    told: Sequence[Told],
+    voices: Tensor,
+    heard_codes: Sequence[Tensor] | None = None,
 ) -> Layout:
     """Rows of lines, given what the Thinker told of each. Gradients flow into the Talker's embedding (and `voices`).
 
-    `embedding` (V, D) is the Thinker's table of tokens, `voices` (B, D) the embedding of the voice that speaks each row.
+    `embedding` (V, D) is the Thinker's table of tokens, `voices` (B, D) the embedding of the voice that speaks each row,
+    `heard_codes` what is heard of each line's codes where that is not what was said.
     """
     config, table = talker.talker_config, talker.embed.weight
     home = table.device
     spoken, heard, positions, targets, slots, first = [], [], [], [], [], []
-    for line, one in zip(lines, told, strict=True):
+    heard_codes = [line.codes for line in lines] if heard_codes is None else heard_codes
+    for line, one, codes in zip(lines, told, heard_codes, strict=True):
         n, R, P = len(line.codes), len(one.reply), one.length
         end, pad = (
             embedding[token].to(table)[None] for token in (config.text_end, config.text_pad)
@@ -67,9 +74,8 @@ def lay_out(
         stream = torch.cat([one.reply.to(table), end, pad.expand(max(0, n - R), -1)])[: n + 1]
         # the voice's row is added below, where it may have a gradient
         heard.append(torch.cat([one.prompt.to(table), torch.zeros_like(pad), stream]))
-        codes = line.codes.to(home)
         opening = torch.tensor([config.codec_pad, config.codec_bos], device=home)
-        spoken.append(torch.cat([opening, codes]))
+        spoken.append(torch.cat([opening, codes.to(home)]))
         positions.append(_positions(one.positions.to(home), n))
         first.append(P)
         targets.append(_targets(line, P, config, home))
@@ -129,14 +135,15 @@ class TalkerStage(Stage):
         *,
         eos_weight: float = 3.0,
         guide: float = 0.0,
+        misheard: float = 0.0,
         cache: str | Path | None = None,
     ):
-        """`model` has Thinker, senses and Talker; `guide`: weight of guided attention (guide.py); `cache` is a directory for
-        what the Thinker told."""
+        """`model` has Thinker, senses and Talker; `guide`: weight of guided attention (guide.py); `misheard`: share of the
+        Talker's own codes that it hears wrong; `cache` is a directory for what the Thinker told."""
         self.talker = talker_of(model)
         self.modules: nn.Module = self.talker
         self.teller = Teller(model, cache)
-        self.eos_weight, self.guide = eos_weight, guide
+        self.eos_weight, self.guide, self.misheard = eos_weight, guide, misheard
 
     def parts(self) -> dict[str, nn.Module]:
         """The Talker."""
@@ -151,7 +158,7 @@ class TalkerStage(Stage):
     ) -> tuple[Tensor, dict[str, Tensor | float]]:
         """Mean cross-entropy of the next code; `right` is how often the best code is the one said, `stop` the loss of
         ends, `looked` what guided heads give to the token that is said."""
-        layout = self.layout(batch, self.tell(batch))
+        layout = self.layout(batch, self.tell(batch), self._misheard(batch, generator))
         slots = layout.said if self.guide else torch.full_like(layout.said, IGNORE)
         with guided(self.talker, slots) as heads:
             hidden = self.talker(layout.inputs)
@@ -168,9 +175,26 @@ class TalkerStage(Stage):
         self.teller.to(self.talker.embed.weight.device)
         return self.teller([(line.prompt, line.reply) for line in batch])
 
-    def layout(self, batch: Sequence[Line], told: Sequence[Told]) -> Layout:
-        """The batch as the Talker reads it."""
-        return lay_out(self.talker, self.teller.embedding, batch, told, self.voices(batch))
+    def layout(
+        self, batch: Sequence[Line], told: Sequence[Told], heard: Sequence[Tensor] | None = None
+    ) -> Layout:
+        """The batch as the Talker reads it, `heard` in the place of its own codes if given."""
+        return lay_out(self.talker, self.teller.embedding, batch, told, self.voices(batch), heard)
+
+    def _misheard(
+        self, batch: Sequence[Line], generator: torch.Generator
+    ) -> Sequence[Tensor] | None:
+        """Each line's codes, some of them another code of the batch: what to say next must be read, not continued by heart."""
+        if not self.misheard:
+            return None
+        anything = torch.cat([line.codes for line in batch])
+        found = []
+        for line in batch:
+            n = len(line.codes)
+            wrong = torch.rand(n, generator=generator, device=generator.device) < self.misheard
+            other = torch.randint(len(anything), (n,), generator=generator, device=generator.device)
+            found.append(torch.where(wrong.cpu(), anything[other.cpu()], line.codes))
+        return found
 
     def voices(self, batch: Sequence[Line]) -> Tensor:
         """The embedding (B, D) of who speaks each line."""

@@ -12,11 +12,15 @@ A weight is a share of tokens. Letters: T tokens.
 from __future__ import annotations
 
 import functools
+import io
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+import soundfile
 import torch
 from torch import Tensor
 
@@ -27,14 +31,16 @@ from thinktalk.data.mixture import Mixture, Source
 from thinktalk.data.packing import Packed, pack
 from thinktalk.data.plan import Bins, Plan
 from thinktalk.data.prompts import TASKS, task_messages
-from thinktalk.data.samples import AUDIO_NAMES, Sample
+from thinktalk.data.samples import AUDIO_NAMES, Sample, parse, read_record
+from thinktalk.data.shards import Entry
 from thinktalk.data.speech import Augmentation, augment
+from thinktalk.data.words import Times, splice, word_times
 from thinktalk.errors import ConfigError, InputError
 from thinktalk.prompt import DEFAULT_SYSTEM, SPEECH_SYSTEM, Tokenizer
-from thinktalk.training.guide import Times, tokens_heard, word_times
+from thinktalk.training.guide import tokens_heard
 from thinktalk.training.parallel import World
 
-__all__ = ["Make", "loader", "sources", "tasks_of"]
+__all__ = ["Make", "loader", "sources", "tasks_of", "timed"]
 
 
 def tasks_of(names: str) -> tuple[str, ...]:
@@ -59,6 +65,10 @@ class Make:
     """Share of conversations that begin with the system prompt of speech, where they bring none of their own."""
     augmentation: Augmentation | None = None
     """What happens to sounds."""
+    spliced: float = 0.0
+    """Share of the recordings with tasks that go over into another one of the same voice (data/words.py)."""
+    timed: Mapping[str, Sequence[Entry]] = field(default_factory=dict)
+    """Recordings whose words are known in time, by voice."""
     guide: bool = False
     """Whether to tell where in a sound each token of its transcript is heard (guide.py), where durations are known."""
 
@@ -70,10 +80,12 @@ class Make:
         if not messages and sample.member(*AUDIO_NAMES) is None:
             return self._language(sample, generator)
         if not messages:
+            if self.spliced and float(torch.rand((), generator=generator)) < self.spliced:
+                sample = self._spliced(sample, generator)
             task = self.tasks[int(torch.randint(len(self.tasks), (), generator=generator))]
             messages = task_messages(sample, task, generator)
             if self.guide and task != "read":
-                times = word_times(sample.record)
+                times = sample.record.get("times") or word_times(sample.record)
         speech = float(torch.rand((), generator=generator)) < self.speech
         if self.augmentation is not None:
             messages, speed = self._elsewhere(messages, sample, generator, self.augmentation)
@@ -83,6 +95,23 @@ class Make:
             max_tokens=self.max_tokens, name=sample.where,
         )  # fmt: skip
         return example if times is None else replace(example, heard=self._heard(example, sample.text, times))  # fmt: skip
+
+    def _spliced(self, sample: Sample, generator: torch.Generator) -> Sample:
+        """The first words of the recording and the last of another, where both are timed."""
+        own = self.timed.get(sample.voice or "", ())
+        if not own:
+            return sample
+        other = parse(own[int(torch.randint(len(own), (), generator=generator))])
+        rate = self.config.mel.sample_rate
+        both = splice(sample.record, other.record, generator, rate=rate)
+        if both is None:
+            return sample
+        first, second = sample.pcm(rate), other.pcm(rate)
+        pcm = np.concatenate((first[: round(both.until_s * rate)], second[round(both.from_s * rate) :]))  # fmt: skip
+        sound = io.BytesIO()
+        soundfile.write(sound, pcm, rate, format="WAV", subtype="PCM_16")
+        record = {"text": both.text, "voice": sample.voice, "seconds": len(pcm) / rate, "times": both.times}  # fmt: skip
+        return replace(sample, record=record, media={"wav": sound.getvalue()})
 
     def _heard(self, example: Example, text: str, times: Times) -> Tensor | None:
         """Where each token of the answer, which is `text`, is heard in the only sound there is."""
@@ -193,6 +222,17 @@ def sources(shards: str, make: Make) -> list[Source]:
     return found
 
 
+def timed(sources: Iterable[Source]) -> dict[str, list[Entry]]:
+    """The recordings of known voices whose words are known in time, by voice; the records are read once more."""
+    found: dict[str, list[Entry]] = defaultdict(list)
+    for source in sources:
+        for entry in source.entries:
+            record = read_record(entry)
+            if record.get("voice") and not record.get("messages") and word_times(record):
+                found[record["voice"]].append(entry)
+    return dict(found)
+
+
 def _row(examples: Sequence[Example], *, pad_id: int, width: int) -> Packed:
     """One row, `width` wide or as wide as it must be: planned from metadata, it may be a little longer than planned."""
     return pack(examples, pad_id=pad_id, capacity=max(width, sum(e.length for e in examples)))
@@ -213,6 +253,8 @@ def loader(
     A conversation longer than make.max_tokens is passed by.
     """
     make = replace(make, max_tokens=min(make.max_tokens, tokens))
+    if make.spliced:
+        make = replace(make, timed=timed(sources(shards, make)))
     plan = Plan(Mixture(sources(shards, make), seed=seed), Bins(float(tokens)))
     collate = functools.partial(_row, pad_id=make.config.thinker.ids.pad, width=tokens if fixed else 0)  # fmt: skip
     return Loader(plan, make, collate, rank=world.rank, world=world.size, workers=workers)
