@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from thinktalk.data.synth.packages import cache_folder
 from thinktalk.data.synth.robots import Espeak, Flite, frames_of
 from thinktalk.data.synth.speech import SpeechWorld, make_speech, plan
 from thinktalk.data.synth.voices import STOCK, TEST_VOICES, Voice, cast, own_voices
+from thinktalk.data.words import word_times
 from thinktalk.errors import ConfigError, InputError
 from thinktalk.media.audio import load_audio
 
@@ -88,6 +90,9 @@ def test_robots_say_when_each_phone_is(voice):
     assert sum(said.durations) * said.frame_seconds == pytest.approx(said.seconds)
     assert said.phones.startswith("həl") and " " in said.phones.strip(), "a breath between them"
     assert max(silences(said)) < 0.05
+    times = word_times({"phones": said.phones, "durations": said.durations, "frame_seconds": said.frame_seconds})  # fmt: skip
+    assert len(times) == 7, "words are known in time"
+    assert all(0 <= a < b <= c for (a, b), (c, _) in pairwise(times)) and times[-1][1] <= said.seconds  # fmt: skip
     early = voices.Said(said.pcm, said.sample_rate, said.phones, (*said.durations[:-2], 0, said.durations[-2] + said.durations[-1]), said.frame_seconds)  # fmt: skip
     assert max(silences(early)) > 0.05, "durations that end a phone too early are found out"
 

@@ -27,7 +27,7 @@ TIE = "^"
 SYNCHRONOUS, PHONE_EVENTS, PHONE_IPA, DONT_EXIT = 2, 0x1, 0x2, 0x8000  # speak_lib.h
 UTF8, END_PAUSE = 1, 0x1000
 RATE, PITCH, SPREAD = 1, 3, 4  # espeak_PARAMETER
-PHONE_EVENT = 7
+WORD_EVENT, PHONE_EVENT = 1, 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Speech:
     pcm: np.ndarray  # (S,) float32
     sample_rate: int
     marks: tuple[tuple[int, str], ...]
-    """Where each phone begins, in samples, and its IPA; a pause is an empty one."""
+    """Where each phone begins, in samples, and its IPA; a pause is an empty one, the beginning of a word a space."""
 
 
 class _Event(ctypes.Structure):
@@ -82,7 +82,9 @@ class _Library:
             self.heard.append(np.ctypeslib.as_array(wave, (count,)).astype(np.float32) / 32768)
         number = 0
         while events[number].type:  # a list that ends with type 0
-            if events[number].type == PHONE_EVENT:
+            if events[number].type == WORD_EVENT:
+                self.marks.append((events[number].sample, " "))
+            elif events[number].type == PHONE_EVENT:
                 # eight bytes: a letter cut in two at their end is left out
                 phone = events[number].phone.decode("utf-8", "ignore")
                 self.marks.append((events[number].sample, phone))
@@ -145,6 +147,6 @@ def speak(
         library.lib.espeak_SetParameter(parameter, value, 0)
     said = text.encode()
     failed = library.lib.espeak_Synth(said, len(said) + 1, 0, 1, 0, UTF8 | END_PAUSE, None, None)
-    if failed or not library.heard or not any(phone for _, phone in library.marks):
+    if failed or not library.heard or not any(phone.strip() for _, phone in library.marks):
         raise InputError(f"{text[:60]!r}: espeak-ng says nothing of it (status {failed}), expected words; pass it by")  # fmt: skip
     return Speech(np.concatenate(library.heard), library.sample_rate, tuple(library.marks))

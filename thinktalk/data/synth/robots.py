@@ -60,7 +60,8 @@ def frames_of(
 ) -> tuple[str, tuple[int, ...]]:
     """Marks (second, IPA) to phones of one character each and durations: silence before, one a phone, silence after.
 
-    A phone of several characters shares its time among them, stress marks take none; a pause between words is a space.
+    A phone of several characters shares its time among them, stress marks take none; between words is a space, as long as
+    their pause.
 
     >>> frames_of([(0.0, "ˈaɪ"), (0.1, "")], 12, british=False)
     ('ˈI', (0, 0, 8, 4))
