@@ -145,6 +145,22 @@ def test_what_cannot_be_drawn(world):
         make(mute, torch.Generator().manual_seed(0))
 
 
+def test_nobody_needs_to_ask(world):
+    """A bare row begins with the opening of the answer's turn; with a lead, too, and never where a sound is repeated."""
+    kit, _, samples = world
+    opening = kit.tokenizer.encode("assistant\n")
+    lengths = set()
+    for _, task, line in draws(world, samples[: len(SENTENCES)], bare=1.0, repeat=0.0, lead=0.5):
+        assert task.bare and line.prompt.token_ids.tolist()[1:] == opening
+        assert line.reply == kit.tokenizer.encode(task.text)
+        lengths.add(line.given > 0)
+    assert lengths == {True, False}
+    asked = [task for _, task, _ in draws(world, samples[:3], bare=1.0, repeat=1.0, lead=0.0)]
+    assert any(task.media and not task.bare for task in asked)
+    for _, task, line in draws(world, samples[: len(SENTENCES)], repeat=0.0):
+        assert not task.bare and line.prompt.length > 10
+
+
 def test_sentences_are_spliced_between_words(world, tmp_path):
     """Codes and times of both sentences of one voice; the token that each code says is one of its own half."""
     kit = world[0]

@@ -19,13 +19,14 @@ from torch import Tensor
 
 from thinktalk.code2wav.speaker import Voice
 from thinktalk.config import OmniConfig
+from thinktalk.data.examples import OPENING
 from thinktalk.data.loader import Loader
 from thinktalk.data.mixture import Mixture, Source
 from thinktalk.data.plan import Buckets, Plan
 from thinktalk.data.samples import Sample
 from thinktalk.data.words import Times, word_times
 from thinktalk.errors import ConfigError, InputError
-from thinktalk.prompt import Prompt, Tokenizer, build_prompt
+from thinktalk.prompt import Prompt, PromptBuilder, Tokenizer, build_prompt
 from thinktalk.training.guide import tokens_said
 from thinktalk.training.parallel import World
 from thinktalk.weights.voices import DEFAULT
@@ -80,6 +81,8 @@ class Task:
     given: int = 0
     times: Times | None = None
     """When each word of the answer is said, where it is known."""
+    bare: bool = False
+    """Whether nobody asks: there is nothing before the answer but the opening of its turn."""
     name: str = ""
 
     @property
@@ -132,9 +135,18 @@ class Kit:
     def prompt(self, task: Task) -> tuple[Prompt, list[int]]:
         """What the Thinker reads and answers, as when it runs. Errors: InputError (media, no words)."""
         *asked, _ = task.messages
-        prompt = build_prompt(
-            resolve(asked, task.media), tokenizer=self.tokenizer, config=self.config, speech=True
-        )
+        if task.bare:
+            builder = PromptBuilder(self.tokenizer, self.config)
+            builder.mark("im_start")
+            builder.text(OPENING)
+            prompt = builder.prompt()
+        else:
+            prompt = build_prompt(
+                resolve(asked, task.media),
+                tokenizer=self.tokenizer,
+                config=self.config,
+                speech=True,
+            )
         reply = self.tokenizer.encode(task.text)
         if not reply:
             raise InputError(f"{task.name}: the answer has no words, expected some to be spoken; mend the record")  # fmt: skip
