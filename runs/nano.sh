@@ -127,7 +127,7 @@ stage words i1_ears 90 "shards=$speech,$data/dialogues/train-*.tar" precision=bf
 # codes and back, from ears that write words
 stage c1_tokenizer c1_tokenizer 60 "shards=$speech" batch_seconds=$sound workers=$workers weights.agreement=2 optim.lr=7e-4 cache_mb=4000
 coded=$data/coded
-for folder in sentences dialogues; do
+for folder in sentences robots dialogues; do
     if [ ! -e "$coded/$folder.whole" ]; then
         say "== $coded/$folder"
         mkdir -p "$coded"
@@ -138,16 +138,17 @@ done
 said=$coded/sentences/train-*.tar answers=$coded/dialogues/train-*.tar
 stage c2_flow c2_flow 90 "shards=$said,$answers" batch_seconds=$sound workers=$workers
 # a vocoder keeps 200 MB a second of what it makes
-stage c3_vocoder c3_vocoder 240 "shards=$data/sentences/train-*.tar" batch_seconds=$waves workers=$workers
+stage c3_vocoder c3_vocoder 240 "shards=$data/sentences/train-*.tar" batch_seconds=$waves optim.lr=1e-3 workers=$workers
 
 # understands
 stage p1_align p1_align 10 "shards=$speech@0.5,$media" precision=bf16 tokens=$tokens speech=0.2 length=0.1 optim.lr=3e-4 workers=$workers
-stage p2_joint p2_joint 150 guide=0.2 length=0.1 encoder_rate=0.5 optim.lr=5e-4 tasks=transcribe,transcribe,repeat,read "shards=${speech//,/@0.3,}@0.3,$media,$talks" precision=bf16 tokens=$tokens speech=0.2 workers=$workers
+stage p2_joint p2_joint 150 guide=0.2 spliced=0.4 length=0.1 encoder_rate=0.5 optim.lr=5e-4 tasks=transcribe,transcribe,repeat,read "shards=${speech//,/@0.3,}@0.3,$media,$talks" precision=bf16 tokens=$tokens speech=0.2 workers=$workers
 stage p3_long p3_long 15 "shards=${speech//,/@0.2,}@0.2,$media,$talks" precision=bf16 tokens=8192 recompute=false speech=0.2
 stage s1_sft s1_sft 60 "shards=$data/dialogues/train-*.tar,$data/text/train-*.tar@0.5,$media,$speech@0.2" precision=bf16 tokens=$tokens workers=$workers
 
-# speaks
-stage k1_icl k1_icl 120 "shards=$said" "dialogues=$answers" precision=bf16 guide=0.2 context.learned=0.8 context.repeat=0.05
+# speaks: first it reads unasked whatever can be joined from what was said, then it answers
+stage k1_reads k1_icl 120 "shards=$said,$coded/robots/train-*.tar" "dialogues=$answers" dialogue_weight=0.15 precision=bf16 guide=0.2 misheard=0.15 context.bare=0.8 context.spliced=0.5 context.learned=0.8 context.repeat=0 context.lead=0.1
+stage k1_icl k1_icl 60 "shards=$said" "dialogues=$answers" precision=bf16 guide=0.2 misheard=0.1 context.spliced=0.2 context.learned=0.8 context.repeat=0.05
 few=()
 if [ -n "$rehearsal" ]; then few=(mining.prompts=24 mining.samples=4 mining.worst_chosen=100 mining.gap=0.01); fi
 stage k2_dpo k2_dpo 30 "shards=$said" "judge=reader:$out/c1_tokenizer" "${few[@]}"
