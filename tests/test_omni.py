@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import shutil
 
 import numpy as np
 import pytest
@@ -68,6 +70,21 @@ def test_noise_fixes_the_wave(omni):
     np.testing.assert_array_equal(a, b)
     assert np.abs(a - omni.code2wav([5, 6, 7, 8], noise=-noise)).max() > 1e-3
     assert omni.code2wav([]).shape == (0,)
+
+
+def test_a_checkpoint_says_how_its_flow_is_solved(omni, tiny_checkpoint, tmp_path):
+    """One that has learned little is best walked in one step: its own settings count where nobody says otherwise."""
+    rough = omni.say("Hello.", max_codes=8, flow_points=2, flow_method="euler")
+    copy = tmp_path / "copy"
+    shutil.copytree(tiny_checkpoint, copy)
+    file = copy / "generation_config.json"
+    told = json.loads(file.read_text()) | {"token2wav_method": "euler", "token2wav_num_steps": 2}
+    file.write_text(json.dumps(told))
+    own = thinktalk.load(copy)
+    assert np.array_equal(own.say("Hello.", max_codes=8).audio, rough.audio)
+    again = own.say("Hello.", max_codes=8, flow_method="rk4", flow_points=10)
+    assert np.array_equal(again.audio, omni.say("Hello.", max_codes=8).audio)
+    assert not np.array_equal(again.audio, rough.audio)
 
 
 def test_a_stream_gives_sound_before_the_text_ends(omni):

@@ -502,6 +502,8 @@ class GenerationConfig:
     """Strength of classifier-free guidance."""
     flow_sway: float = -1.0
     """Sway sampling coefficient."""
+    flow_method: str = "rk4"
+    """Solver: rk4, midpoint or euler; ours alone, the reference has one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

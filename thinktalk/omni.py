@@ -279,7 +279,7 @@ class Omni:
         max_codes: int | None = None,
         flow_points: int | None = None,
         flow_guidance: float | None = None,
-        flow_method: str = "rk4",
+        flow_method: str | None = None,
         allow_urls: bool = False,
         use_audio_in_video: bool | None = None,
     ) -> _Request:

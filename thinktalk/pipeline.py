@@ -49,8 +49,13 @@ class Options:
     """Each row draws from its own generators, all begun with this seed."""
     speech: bool = True
     """Whether to speak at all."""
-    flow_method: str = "rk4"
-    """Solver of the flow: rk4 (the reference's), midpoint, euler."""
+    flow_method: str | None = None
+    """Solver of the flow: rk4 (the reference's), midpoint, euler; None: the one of `generation`."""
+
+    @property
+    def solver(self) -> str:
+        """Of the flow."""
+        return self.flow_method or self.generation.flow_method
 
 
 @dataclass
@@ -300,7 +305,7 @@ def speak(
         points=generation.flow_points,
         guidance=generation.flow_guidance,
         sway=generation.flow_sway,
-        method=options.flow_method,
+        method=options.solver,
     )
     return [wave.numpy() for wave in waves]
 

@@ -239,6 +239,7 @@ def test_tied_head(tmp_path, tiny_checkpoint):
         ("spk_dict.pt", None),
         ("spk_dict.pt", "rubbish"),
         ("generation_config.json", '{"talker_top_k": "many"}'),
+        ("generation_config.json", '{"token2wav_method": "leapfrog"}'),
         ("preprocessor_config.json", '{"image_mean": 3}'),
     ],
 )

@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sessions", type=options.positive, default=8, metavar="N", help="load: conversations at once (default 8)")  # fmt: skip
     parser.add_argument("--spread", type=float, default=1.0, metavar="S", help="load: all ask within S seconds (default 1)")  # fmt: skip
     parser.add_argument("--points", type=options.positive, default=None, metavar="N", help="times of the flow's walk (default: the model's)")  # fmt: skip
-    parser.add_argument("--method", choices=("rk4", "midpoint", "euler"), default="rk4", help="solver of the flow (default rk4)")  # fmt: skip
+    parser.add_argument("--method", choices=("rk4", "midpoint", "euler"), help="solver of the flow (the model's, mostly rk4, where not given)")  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of answers and arrivals")  # fmt: skip
     parser.add_argument("--quick", action="store_true", help="all: smaller shapes, fewer repeats")
     parser.add_argument("--only", action="append", default=[], metavar="TASK", help="all: a task, or those whose names begin so")  # fmt: skip
@@ -105,7 +105,7 @@ def _machine(omni: Omni, args: argparse.Namespace) -> dict[str, Any]:
     weight = omni.model.thinker.norm.weight
     return {
         "model": str(args.model), "device": str(weight.device), "dtype": str(weight.dtype).removeprefix("torch."),
-        "threads": torch.get_num_threads(), "flow": f"{args.method} {args.points or omni.config.generation.flow_points}",
+        "threads": torch.get_num_threads(), "flow": f"{args.method or omni.config.generation.flow_method} {args.points or omni.config.generation.flow_points}",
     }  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from thinktalk.code2wav.flow import METHODS
 from thinktalk.config import OmniConfig
 from thinktalk.engine.alignment import Pace
 from thinktalk.engine.listening import ListenerState
@@ -110,7 +111,7 @@ def _check_options(record: Record, config: OmniConfig) -> None:
     )  # fmt: skip
     if not all(least <= value <= most for value, least, most in ranges):  # NaN is in no range
         raise Damaged("has options that cannot be")
-    if options.flow_method not in ("rk4", "midpoint", "euler") or abs(options.seed) >= 1 << 63:
+    if options.solver not in METHODS or abs(options.seed) >= 1 << 63:
         raise Damaged("has options that cannot be")
     try:
         Live(config, fps=record.fps, frame_tokens=record.frame_tokens)

@@ -55,7 +55,7 @@ class Question:
     """Longest answer; the model may end it sooner."""
     points: int | None = None
     """Times of the flow's walk; None: the model's own."""
-    method: str = "rk4"
+    method: str | None = None
     """Solver of the flow: rk4, midpoint, euler."""
     voice: str = "default"
     seed: int = 0

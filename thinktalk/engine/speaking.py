@@ -146,7 +146,7 @@ class Speaking:
         generation = options.generation
         windows = replace(
             self.windows, points=generation.flow_points, guidance=generation.flow_guidance,
-            sway=generation.flow_sway, method=options.flow_method,
+            sway=generation.flow_sway, method=options.solver,
         )  # fmt: skip
         if windows not in self._speeches:
             if len(self._speeches) >= MANY_WALKS:

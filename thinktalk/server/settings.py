@@ -46,7 +46,7 @@ class Settings:
     flow_points: int | None = _say(
         None, "time points of the flow's solver (fewer: faster, rougher)"
     )
-    flow_method: str = _say("rk4", "the flow's solver: rk4, midpoint or euler")
+    flow_method: str | None = _say(None, "the flow's solver: rk4, midpoint or euler (the model's where not given)")  # fmt: skip
     voices_dir: str | None = _say(
         None, "where enrolled voices are kept (voices in the model's directory where not given)"
     )
@@ -150,7 +150,7 @@ class Settings:
         need("replicas", re.fullmatch(r"[1-9]\d*(-[1-9]\d*)?", self.replicas) and self.replica_range[0] <= self.replica_range[1], "N, or MIN-MAX such as 1-8")  # fmt: skip
         need("workers", self.workers == 1 or not self.ray, "1 with --ray: give --replicas")
         need("turn_threshold", self.turn_threshold is None or self.turn_threshold < 1, "between 0 and 1")  # fmt: skip
-        need("flow_method", self.flow_method in ("rk4", "midpoint", "euler"), "rk4, midpoint or euler")  # fmt: skip
+        need("flow_method", self.flow_method in (None, "rk4", "midpoint", "euler"), "rk4, midpoint or euler")  # fmt: skip
         for item in fields(self):
             value = getattr(self, item.name)
             if item.name == "port" or isinstance(value, bool) or not isinstance(value, int | float):

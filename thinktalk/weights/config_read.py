@@ -47,6 +47,7 @@ GENERATION_KEYS = {  # the keyword arguments of the reference's generate()
     "code_temperature": "talker_temperature", "code_top_k": "talker_top_k", "code_top_p": "talker_top_p",
     "code_repetition_penalty": "talker_repetition_penalty", "flow_points": "token2wav_num_steps",
     "flow_guidance": "token2wav_guidance_scale", "flow_sway": "token2wav_sway_coefficient",
+    "flow_method": "token2wav_method",
 }  # fmt: skip
 
 
@@ -393,4 +394,6 @@ def _generation(s: _Section) -> cfg.GenerationConfig:
                 f"{s.where}.{GENERATION_KEYS[field.name]}: is {value!r:.60}, expected {kind.__name__}"
             )
         values[field.name] = value
+    if values["flow_method"] not in ("rk4", "midpoint", "euler"):
+        raise ConfigError(f"{s.where}.{GENERATION_KEYS['flow_method']}: is {values['flow_method']!r:.60}, expected rk4, midpoint or euler")  # fmt: skip
     return cfg.GenerationConfig(**values)

@@ -68,7 +68,7 @@ def spoken(
     dit, generation = model.dit, bench.omni.config.generation
     flow = dict(
         points=bench.options.get("flow_points", generation.flow_points), guidance=generation.flow_guidance,
-        sway=generation.flow_sway, method=bench.options.get("flow_method", "rk4"),
+        sway=generation.flow_sway, method=bench.options.get("flow_method", generation.flow_method),
     )  # fmt: skip
     frames = len(codes) * dit.config.repeats
     noise = draw_noise(frames, dit.config.num_mels, generator=torch.Generator().manual_seed(bench.seed))  # fmt: skip
