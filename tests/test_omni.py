@@ -82,7 +82,9 @@ def test_a_checkpoint_says_how_its_flow_is_solved(omni, tiny_checkpoint, tmp_pat
     file.write_text(json.dumps(told))
     own = thinktalk.load(copy)
     assert np.array_equal(own.say("Hello.", max_codes=8).audio, rough.audio)
-    again = own.say("Hello.", max_codes=8, flow_method="rk4", flow_points=10)
+    again = own.say(
+        "Hello.", max_codes=8, flow_method="rk4", flow_points=omni.config.generation.flow_points
+    )
     assert np.array_equal(again.audio, omni.say("Hello.", max_codes=8).audio)
     assert not np.array_equal(again.audio, rough.audio)
 
