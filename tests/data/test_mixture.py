@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from sample_house import record, write_shards
 
-from thinktalk.data.mixture import Draw, Mixture, Source, expand
+from thinktalk.data.mixture import Draw, Mixture, Source, expand, weighted
 from thinktalk.data.plan import Bins, Buckets, Plan
 from thinktalk.data.shards import ShardWriter
 from thinktalk.errors import ConfigError, InputError
@@ -152,3 +152,10 @@ def test_paths(speech, tmp_path):
     for wrong in (lambda: Buckets(0), lambda: Buckets(1, edges=(2, 1)), lambda: Bins(0)):
         with pytest.raises(ConfigError):
             wrong()
+
+
+def test_patterns_with_weights():
+    assert weighted("a/*.tar, b@home/x.tar@0.25,") == [("a/*.tar", None), ("b@home/x.tar", 0.25)]
+    for wrong, reason in (("a@none", "no weight"), ("a@0", "more than 0"), ("a@inf", "more than 0"), (" ,", "none")):  # fmt: skip
+        with pytest.raises(ConfigError, match=reason):
+            weighted(wrong)

@@ -79,11 +79,23 @@ def test_k1_ends_with_another_talker(tiny_checkpoint, shards, tmp_path):
     assert list((tmp_path / "states").rglob("*.safetensors"))
 
 
+def test_k1_learns_by_every_help_there_is(tiny_checkpoint, shards, tmp_path):
+    helps = ["guide=0.2", "misheard=0.2", "context.bare=0.5", "context.spliced=0.5"]
+    recipe = set_up("k1_icl", tiny_checkpoint, shards, tmp_path, *helps)
+    assert all(0 < line["loss"] < 20 for line in run(recipe))
+    for wrong in ("misheard=1", "context.spliced=1.5"):
+        with pytest.raises(ConfigError, match=wrong.partition("=")[0]):
+            set_up("k1_icl", tiny_checkpoint, shards, tmp_path, wrong)
+
+
 def test_k1_takes_what_has_codes_by_the_same_tokenizer(tiny_checkpoint, shards, tmp_path):
     recipe = set_up("k1_icl", tiny_checkpoint, shards, tmp_path)
     assert [len(source) for source in recipe.sources()] == [8, 4]
     kit = recipe.kit()
     assert kit.codes_by is None and set(kit.voices) == {"Ethan", "Chelsie"}
+    # those with a weight are drawn by it, the others together
+    more = set_up("k1_icl", tiny_checkpoint, (f"{shards[0]},{shards[1]}@0.25", f"{shards[1]}@2"), tmp_path, "dialogue_weight=0.5")  # fmt: skip
+    assert [(len(source), source.weight) for source in more.sources()] == [(4, 0.25), (8, 1.0), (4, 1.0)]  # fmt: skip
     told = parse(recipe.sources()[0].entries[0])
     told = replace(told, record={**told.record, "codes_by": "abc"})
     kit.check(told)

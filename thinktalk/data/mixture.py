@@ -9,6 +9,7 @@ What comes of the draws is in plan.py. Media are opened only by those who need t
 from __future__ import annotations
 
 import glob
+import math
 import os
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -19,7 +20,7 @@ from thinktalk.data.samples import read_record
 from thinktalk.data.shards import Entry, Fault, scan
 from thinktalk.errors import ConfigError, InputError
 
-__all__ = ["Draw", "Mixture", "Source", "expand", "seconds_of"]
+__all__ = ["Draw", "Mixture", "Source", "expand", "seconds_of", "weighted"]
 
 Measure = Callable[[dict[str, Any]], float]
 
@@ -48,6 +49,26 @@ def expand(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> 
         if not tars:
             raise InputError(f"{path}: holds no .tar file, expected shards; make some with: thinktalk data make")  # fmt: skip
         found += [tar for tar in tars if tar not in found]
+    return found
+
+
+def weighted(shards: str) -> list[tuple[str, float | None]]:
+    """ "a/*.tar, b/train-*.tar@0.25" -> each pattern and the weight behind its @, None where there is none.
+
+    Errors: ConfigError (a weight that is none, no pattern).
+    """
+    found: list[tuple[str, float | None]] = []
+    for item in filter(None, (part.strip() for part in shards.split(","))):
+        paths, at, weight = item.rpartition("@")
+        try:
+            share = float(weight) if at else None
+        except ValueError:
+            raise ConfigError(f"shards {item!r}: {weight!r} is no weight; write PATTERN@NUMBER, such as speech/*.tar@0.5") from None  # fmt: skip
+        if share is not None and not (math.isfinite(share) and share > 0):
+            raise ConfigError(f"shards {item!r}: weight {share}, expected more than 0; leave the source out instead")  # fmt: skip
+        found.append((paths if at else item, share))
+    if not found:
+        raise ConfigError("shards: none, expected at least one pattern; make some with: thinktalk data make")  # fmt: skip
     return found
 
 

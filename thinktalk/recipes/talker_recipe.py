@@ -9,7 +9,7 @@ from typing import Any
 from thinktalk.code2wav.speaker import Voice
 from thinktalk.data.coding import fingerprint
 from thinktalk.data.loader import Loader
-from thinktalk.data.mixture import Source
+from thinktalk.data.mixture import Source, weighted
 from thinktalk.errors import ConfigError
 from thinktalk.recipes.recipe import ModelRecipe
 from thinktalk.training import talker_batches
@@ -31,7 +31,8 @@ class TalkerRecipe(ModelRecipe):
     """A run of the Talker."""
 
     shards: str = "corpus/train-*.tar"
-    """Spoken sentences with codes (thinktalk data codes): a pattern, or several with commas between them."""
+    """Spoken sentences with codes (thinktalk data codes): a pattern, or several with commas between them. Those with @NUMBER
+    behind them are drawn by this weight, the others together have weight 1."""
     dialogues: str = ""
     """Spoken dialogues with answer_codes, likewise; may be none."""
     dialogue_weight: float = 1.0
@@ -81,8 +82,17 @@ class TalkerRecipe(ModelRecipe):
 
     def sources(self, keep: Keep | None = None) -> list[Source]:
         """Sentences, and dialogues where there are any; what has codes, where `keep` does not say otherwise."""
-        pairs = ((self.shards, 1.0), (self.dialogues, self.dialogue_weight))
-        return [source(paths, weight, keep or has_codes) for paths, weight in pairs if paths]
+        found = []
+        for shards, together in ((self.shards, 1.0), (self.dialogues, self.dialogue_weight)):
+            if shards:
+                items = weighted(shards)
+                pooled = ",".join(paths for paths, weight in items if weight is None)
+                pairs = [
+                    (paths, weight * together) for paths, weight in items if weight is not None
+                ]
+                pairs += [(pooled, together)] if pooled else []
+                found += [source(paths, weight, keep or has_codes) for paths, weight in pairs]
+        return found
 
     def data(self, world: World) -> Loader:
         """This rank's lines."""

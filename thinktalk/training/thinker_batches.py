@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import functools
 import io
-import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -27,7 +26,7 @@ from torch import Tensor
 from thinktalk.config import OmniConfig
 from thinktalk.data.examples import IGNORED, Example, TokenCost, encode
 from thinktalk.data.loader import Loader
-from thinktalk.data.mixture import Mixture, Source
+from thinktalk.data.mixture import Mixture, Source, weighted
 from thinktalk.data.packing import Packed, pack
 from thinktalk.data.plan import Bins, Plan
 from thinktalk.data.prompts import TASKS, task_messages
@@ -207,19 +206,9 @@ def sources(shards: str, make: Make) -> list[Source]:
 
     Errors: ConfigError (a weight that is none), InputError (no shards, nothing in them).
     """
-    found = []
-    for item in filter(None, (part.strip() for part in shards.split(","))):
-        paths, at, weight = item.rpartition("@")
-        try:
-            share = float(weight) if at else 1.0
-        except ValueError:
-            raise ConfigError(f"shards {item!r}: {weight!r} is no weight; write PATTERN@NUMBER, such as speech/*.tar@0.5") from None  # fmt: skip
-        if not (math.isfinite(share) and share > 0):
-            raise ConfigError(f"shards {item!r}: weight {share}, expected more than 0; leave the source out instead")  # fmt: skip
-        found.append(Source(paths if at else item, weight=share, measure=make.cost))
-    if not found:
-        raise ConfigError("shards: none, expected at least one pattern; make some with: thinktalk data make")  # fmt: skip
-    return found
+    return [
+        Source(paths, weight=weight or 1.0, measure=make.cost) for paths, weight in weighted(shards)
+    ]
 
 
 def timed(sources: Iterable[Source]) -> dict[str, list[Entry]]:
