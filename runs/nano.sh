@@ -147,7 +147,7 @@ stage p3_long p3_long 15 "shards=${speech//,/@0.2,}@0.2,$media,$talks" precision
 stage s1_sft s1_sft 60 "shards=$data/dialogues/train-*.tar,$data/text/train-*.tar@0.5,$media,$speech@0.2" precision=bf16 tokens=$tokens workers=$workers
 
 # speaks: first it reads unasked whatever can be joined from what was said, then it answers
-stage k1_reads k1_icl 120 "shards=$said,$coded/robots/train-*.tar@0.25" "dialogues=$answers" dialogue_weight=0.15 precision=bf16 guide=0.2 misheard=0.15 context.bare=0.8 context.spliced=0.5 context.learned=0.8 context.repeat=0 context.lead=0.1
+stage k1_reads k1_icl 120 "shards=$said,$coded/robots/train-*.tar@0.25" "dialogues=$answers" dialogue_weight=0.15 precision=bf16 guide=0.2 phones=0.5 misheard=0.15 context.bare=0.8 context.spliced=0.5 context.learned=0.8 context.repeat=0 context.lead=0.1
 stage k1_icl k1_icl 60 "shards=$said" "dialogues=$answers" precision=bf16 guide=0.2 misheard=0.1 context.spliced=0.2 context.learned=0.8 context.repeat=0.05
 few=()
 if [ -n "$rehearsal" ]; then few=(mining.prompts=24 mining.samples=4 mining.worst_chosen=100 mining.gap=0.01); fi

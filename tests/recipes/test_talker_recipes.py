@@ -80,7 +80,7 @@ def test_k1_ends_with_another_talker(tiny_checkpoint, shards, tmp_path):
 
 
 def test_k1_learns_by_every_help_there_is(tiny_checkpoint, shards, tmp_path):
-    helps = ["guide=0.2", "misheard=0.2", "context.bare=0.5", "context.spliced=0.5"]
+    helps = ["guide=0.2", "phones=0.5", "misheard=0.2", "context.bare=0.5", "context.spliced=0.5"]
     recipe = set_up("k1_icl", tiny_checkpoint, shards, tmp_path, *helps)
     assert all(0 < line["loss"] < 20 for line in run(recipe))
     for wrong in ("misheard=1", "context.spliced=1.5"):

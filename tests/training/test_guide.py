@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import groupby
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from thinker_house import CONFIG, fresh, tokenizer
 
 from thinktalk.data.packing import pack, packed_hidden
 from thinktalk.data.samples import Sample
-from thinktalk.data.speech import Augmentation
+from thinktalk.data.speech import PHONES, Augmentation
 from thinktalk.data.words import word_times
 from thinktalk.errors import ConfigError
 from thinktalk.layers import attention
@@ -25,7 +26,7 @@ from thinktalk.training.lora import LoraConfig
 from thinktalk.training.losses import IGNORE
 from thinktalk.training.p2_joint import JointStage
 from thinktalk.training.s1_sft import SftStage
-from thinktalk.training.talker_batches import Task
+from thinktalk.training.talker_batches import Task, phones_of
 from thinktalk.training.talker_stage import TalkerStage
 from thinktalk.training.thinker_batches import Make
 
@@ -39,7 +40,8 @@ def sentence(record) -> Task:
         {"role": "user", "content": "Read."},
         {"role": "assistant", "content": record["text"]},
     ]
-    return Task(messages, {}, record["codes"], None, times=word_times(record))
+    phones = phones_of(record, len(record["codes"]), 50.0)
+    return Task(messages, {}, record["codes"], None, times=word_times(record), phones=phones)
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +81,11 @@ def test_a_lead_is_timed_before_the_sentence(parts) -> None:
     ]
     line = kit.line(task)
     assert line.said is not None and len(line.said) == len(line.codes)
+    names = dict(enumerate(PHONES.symbols, 1))
+    heard = [names.get(n, "") for n in line.phones.tolist()[100:]]
+    assert "".join(p for p, _ in groupby(heard)) == "abde", (
+        "c is none of the alphabet, codes of it are not scored"
+    )
     assert (line.said.diff() >= 0).all() and int(line.said.max()) <= len(line.reply)
 
 
@@ -136,6 +143,35 @@ def test_what_is_looked_at_is_the_token_that_was_told(parts) -> None:
     early = replace(line, said=torch.full_like(line.codes, 5))
     slots = stage.layout([early], told).said[0, P + 1 :, 0]
     assert (slots[:5] == IGNORE).all() and (slots[5 : len(line.codes)] == P + 1 + 5).all()
+
+
+def test_phones_are_named_by_a_head_that_is_thrown_away(parts) -> None:
+    """Its cross-entropy over the places of codes whose phone is known; the Talker alone is exported."""
+    model, kit = parts
+    torch.manual_seed(0)
+    stage, plain = TalkerStage(model, phones=0.5), TalkerStage(model)
+    asked = lines(kit)
+    bare = float(plain.loss(asked, generator=torch.Generator())[0].detach())
+    unknown, seen = stage.loss(asked, generator=torch.Generator())
+    assert float(unknown.detach()) == bare and float(seen["named"]) == 0
+    labelled = [replace(x, phones=torch.arange(len(x.codes)) % 5) for x in asked]
+    labelled[1].phones[3:9] = IGNORE
+    loss, seen = stage.loss(labelled, generator=torch.Generator())
+    layout = stage.layout(labelled, stage.tell(labelled))
+    hidden, total, count = stage.talker(layout.inputs), 0.0, 0
+    for row, line in zip(hidden, labelled, strict=True):
+        said = row[line.prompt.length + 1 :][: len(line.codes)]
+        total += F.cross_entropy(stage.namer(said), line.phones, reduction="sum")
+        count += int((line.phones != IGNORE).sum())
+    assert float((loss - bare).detach()) == pytest.approx(
+        0.5 * float(total.detach()) / count, rel=1e-4
+    )
+    loss.backward()
+    assert stage.namer.weight.grad.any() and set(stage.parts()) == {"talker"}
+    late = [replace(x, phones=x.phones.roll(1)) for x in labelled]  # planted: one code late
+    assert (
+        abs(float(stage.loss(late, generator=torch.Generator())[0].detach() - loss.detach())) > 1e-4
+    )
 
 
 def test_guiding_adds_its_share_and_nothing_without_labels(parts) -> None:

@@ -18,6 +18,7 @@ from thinktalk.data.shards import ShardWriter
 from thinktalk.errors import ConfigError, InputError
 from thinktalk.omni import READ_ALOUD
 from thinktalk.training.k1_icl import Context, InContext, Sentences
+from thinktalk.training.talker_batches import phones_of
 
 
 @pytest.fixture(scope="module")
@@ -185,6 +186,9 @@ def test_sentences_are_spliced_between_words(world, tmp_path):
         words = task.text.split()
         texts.add(task.text)
         assert len(words) == len(task.times) and len(line.said) == len(task.codes)
+        # code 7 of a sentence says what its own record has there, wherever it stands now
+        own = [phones_of(parse(e).record, len(parse(e).codes), rate) for e in source.entries]
+        assert line.phones.tolist() == [int(own[c // 100][c % 100]) for c in task.codes]
         cut = next(
             (i for i in range(1, len(task.codes)) if task.codes[i] != task.codes[i - 1] + 1), None
         )

@@ -25,6 +25,7 @@ from thinktalk.errors import InputError
 
 __all__ = [
     "LETTERS",
+    "PHONES",
     "Augmentation",
     "Decoded",
     "Spoken",
@@ -74,6 +75,8 @@ class Symbols:
 
 LETTERS = Symbols(tuple(" 'abcdefghijklmnopqrstuvwxyz0123456789"))
 """What English is written with."""
+PHONES = Symbols(tuple("AIOQSTWYabdfhijklmnopstuvwxzæðŋɐɑɒɔəɛɜɡɪɹɾʃʉʊʌʍʒʔʤʧːθᵊᵻ"))
+"""What English is spoken with, in Kokoro's alphabet."""
 
 
 def _plain(text: str) -> str:

@@ -45,6 +45,8 @@ class TalkerRecipe(ModelRecipe):
     """How much the end of speech counts; a code counts 1."""
     guide: float = 0.0
     """Weight of guided attention (training/guide.py), where phones and durations are known; 0, as the report has it, for none."""
+    phones: float = 0.0
+    """Weight of naming the phone of each next code where durations are known, by a head that is not exported."""
     misheard: float = 0.0
     """Share of its own codes that the Talker hears wrong while it learns (word dropout, Bowman 2016): it reads instead of
     going on by heart, and one wrong code does not lead astray."""
@@ -66,7 +68,10 @@ class TalkerRecipe(ModelRecipe):
 
     def stage(self) -> TalkerStage:
         """The Talker of `start`, after its Thinker."""
-        return TalkerStage(self.model(), eos_weight=self.eos_weight, guide=self.guide, misheard=self.misheard, cache=self.states or None)  # fmt: skip
+        return TalkerStage(
+            self.model(), eos_weight=self.eos_weight, guide=self.guide, misheard=self.misheard, phones=self.phones,
+            cache=self.states or None,
+        )  # fmt: skip
 
     def kit(self) -> Kit:
         """What turns samples into lines: tokenizer, configuration and the tokens of the checkpoint's voices."""

@@ -29,7 +29,7 @@ from thinktalk.data.shards import Entry
 from thinktalk.data.words import splice, word_times
 from thinktalk.errors import ConfigError, InputError
 from thinktalk.omni import READ_ALOUD
-from thinktalk.training.talker_batches import Kit, Line, Task, answered
+from thinktalk.training.talker_batches import Kit, Line, Task, answered, phones_of
 
 __all__ = ["Context", "InContext", "Sentences"]
 
@@ -107,7 +107,7 @@ class InContext:
 
     def task(self, sample: Sample, generator: torch.Generator, *, lead: bool = True) -> Task:
         """What is asked, and who says it; codes are None where the sample has none. `lead`: whether one may be drawn."""
-        spoken = answered(sample)
+        spoken = answered(sample, rate=self.kit.codes_per_second)
         if spoken is not None:
             return spoken
         task = self._sentence(sample, generator)
@@ -125,7 +125,8 @@ class InContext:
         """The sentence alone: read it, or repeat it after somebody else."""
         codes = None if sample.codes is None else sample.codes.tolist()
         times = word_times(sample.record)
-        said = Task([], {}, codes, sample.voice, times=times, name=sample.where)
+        phones = phones_of(sample.record, len(codes), self.kit.codes_per_second) if codes else None
+        said = Task([], {}, codes, sample.voice, times=times, phones=phones, name=sample.where)
         if _uniform(generator) < self.context.repeat:
             other = self._other(sample, generator)
             if other is not None:
@@ -157,14 +158,14 @@ class InContext:
         both = splice(sample.record, record, generator, rate=rate)
         if both is None:
             return said, sample
-        codes = [
-            *said.codes[: round(both.until_s * rate)],
-            *record["codes"][round(both.from_s * rate) :],
-        ]
+        until, start = round(both.until_s * rate), round(both.from_s * rate)
+        codes = [*said.codes[:until], *record["codes"][start:]]
         if len(codes) > self.kit.max_codes:
             return said, sample
+        later = phones_of(record, len(record["codes"]), rate)
+        phones = _joined(said.phones, later, until, start)
         whole = replace(sample, record={**sample.record, "text": both.text})
-        return replace(said, codes=codes, times=both.times), whole
+        return replace(said, codes=codes, times=both.times, phones=phones), whole
 
     def _other(self, sample: Sample, generator: torch.Generator) -> Sample | None:
         """Somebody else who says the same."""
@@ -193,14 +194,21 @@ class InContext:
         if first is not None and second is not None:
             later = len(codes) / self.kit.codes_per_second
             times = [*first, *((start + later, end + later) for start, end in second)]
+        phones = _joined(phones_of(lead, len(codes), self.kit.codes_per_second), task.phones, len(codes), 0)  # fmt: skip
         return replace(
-            task, messages=_read(text), media={}, codes=[*codes, *(task.codes or ())], given=len(codes), times=times
+            task, messages=_read(text), media={}, codes=[*codes, *(task.codes or ())], given=len(codes), times=times,
+            phones=phones,
         )  # fmt: skip
 
 
 def _read(text: str) -> list[dict[str, Any]]:
     """As Omni.say asks."""
     return [{"role": "user", "content": READ_ALOUD + text}, {"role": "assistant", "content": text}]
+
+
+def _joined(first: Tensor | None, second: Tensor | None, until: int, start: int) -> Tensor | None:
+    """Phones of a recording's beginning and of another's rest; None where either's are not known."""
+    return None if first is None or second is None else torch.cat((first[:until], second[start:]))
 
 
 def _plain(text: str) -> str:

@@ -24,6 +24,7 @@ from thinktalk.data.loader import Loader
 from thinktalk.data.mixture import Mixture, Source
 from thinktalk.data.plan import Buckets, Plan
 from thinktalk.data.samples import Sample
+from thinktalk.data.speech import PHONES, frame_labels
 from thinktalk.data.words import Times, word_times
 from thinktalk.errors import ConfigError, InputError
 from thinktalk.prompt import Prompt, PromptBuilder, Tokenizer, build_prompt
@@ -31,7 +32,7 @@ from thinktalk.training.guide import tokens_said
 from thinktalk.training.parallel import World
 from thinktalk.weights.voices import DEFAULT
 
-__all__ = ["Kit", "Line", "Pair", "Prefers", "Task", "answered", "load", "talker_cost"]
+__all__ = ["Kit", "Line", "Pair", "Prefers", "Task", "answered", "load", "phones_of", "talker_cost"]
 
 Messages = list[dict[str, Any]]
 EDGES = (80, 120, 170, 240, 340, 480, 700, 1000, 2000)
@@ -56,6 +57,8 @@ class Line:
     """Whether the speech ends with the last code, so that its end is learned."""
     said: Tensor | None = None
     """(n,) int64: the token of the reply that each code says, len(reply) after the last; None where it is not known."""
+    phones: Tensor | None = None
+    """(n,) int64: the phone of PHONES that each code says, 0 in silence, IGNORED where it is not known."""
     name: str = ""
 
 
@@ -81,6 +84,8 @@ class Task:
     given: int = 0
     times: Times | None = None
     """When each word of the answer is said, where it is known."""
+    phones: Tensor | None = None
+    """The phone of each code, where it is known."""
     bare: bool = False
     """Whether nobody asks: there is nothing before the answer but the opening of its turn."""
     name: str = ""
@@ -166,11 +171,14 @@ class Kit:
             raise InputError(f"{task.name}: code {int(tensor.max())}, expected codes below {known}; make them with this model's tokenizer")  # fmt: skip
         voice = self.voices.get(task.voice, self.anybody) if task.voice else self.anybody
         prompt, reply = self.prompt(task)
+        own = codes is task.codes
+        phones = task.phones if own else None
+        assert phones is None or len(phones) == len(codes)
         said = None
-        if task.times is not None and codes is task.codes:
+        if task.times is not None and own:
             ends = [len(self.tokenizer.decode(reply[: i + 1])) for i in range(len(reply))]
             said = tokens_said(task.text, ends, task.times, len(codes), self.codes_per_second)
-        return Line(prompt, reply, tensor, voice, given=task.given, said=said, name=task.name)
+        return Line(prompt, reply, tensor, voice, given=task.given, said=said, phones=phones, name=task.name)  # fmt: skip
 
 
 def resolve(messages: Messages, media: Mapping[str, bytes]) -> Messages:
@@ -178,8 +186,22 @@ def resolve(messages: Messages, media: Mapping[str, bytes]) -> Messages:
     return Sample(where="", record={}, media=media).resolved(messages)
 
 
-def answered(sample: Sample) -> Task | None:
+def phones_of(
+    record: Mapping[str, Any], count: int, rate: float, prefix: str = ""
+) -> Tensor | None:
+    """The phone (count,) of each code of a record's speech, `prefix` "answer_" for an answer's; None where none is known."""
+    said = {name: record[prefix + name] for name in ("phones", "durations") if record.get(prefix + name)}  # fmt: skip
+    if len(said) < 2:
+        return None
+    if "frame_seconds" in record:
+        said["frame_seconds"] = record["frame_seconds"]
+    return frame_labels(Sample(where="", record=said), PHONES, frames=count, rate=rate)
+
+
+def answered(sample: Sample, *, rate: float = 0.0) -> Task | None:
     """The task of a spoken dialogue, whose last message is the answer; None for a sample without messages.
+
+    `rate`: codes a second, for the phones of the answer.
 
     Errors: InputError where the answer is not the last message.
     """
@@ -189,12 +211,14 @@ def answered(sample: Sample) -> Task | None:
     if messages[-1]["role"] != "assistant" or len(messages) < 2:
         raise InputError(f"{sample.where}: ends with a message of {messages[-1]['role']}, expected a question and the assistant's answer; mend the record")  # fmt: skip
     record = sample.record
+    codes = _codes(sample, "answer_codes", required=False)
     return Task(
         messages=messages,
         media=sample.media,
-        codes=_codes(sample, "answer_codes", required=False),
+        codes=codes,
         voice=record.get("answer_voice"),
         times=word_times(record, "answer_"),
+        phones=phones_of(record, len(codes), rate, "answer_") if codes and rate else None,
         name=sample.where,
     )
 

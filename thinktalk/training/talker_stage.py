@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from thinktalk.config import TalkerConfig
+from thinktalk.data.speech import PHONES
 from thinktalk.errors import ConfigError
 from thinktalk.messages import Embedded
 from thinktalk.talker.model import Talker
@@ -47,6 +48,7 @@ class Layout:
     targets: Tensor  # (B, T) int64 the code after each place, IGNORE where none is learned
     ends: Tensor  # (B, T) bool where the target is the end of speech
     said: Tensor  # (B, T, 2) int64 the slot (from, to) of the token that the code after each place says, IGNORE where it is not known
+    phones: Tensor  # (B, T) int64 the phone that the code after each place says, IGNORE where it is not known
 
 
 def lay_out(
@@ -64,7 +66,7 @@ def lay_out(
     """
     config, table = talker.talker_config, talker.embed.weight
     home = table.device
-    spoken, heard, positions, targets, slots, first = [], [], [], [], [], []
+    spoken, heard, positions, targets, slots, phones, first = [], [], [], [], [], [], []
     heard_codes = [line.codes for line in lines] if heard_codes is None else heard_codes
     for line, one, codes in zip(lines, told, heard_codes, strict=True):
         n, R, P = len(line.codes), len(one.reply), one.length
@@ -80,6 +82,7 @@ def lay_out(
         first.append(P)
         targets.append(_targets(line, P, config, home))
         slots.append(_slots(line, P, R, home))
+        phones.append(_phones(line, P, home))
     x_BTD = pad_sequence(heard, batch_first=True)
     B, T, D = x_BTD.shape
     where = [torch.arange(len(ids), device=home) + b * T + p for b, (ids, p) in enumerate(zip(spoken, first, strict=True))]  # fmt: skip
@@ -91,7 +94,8 @@ def lay_out(
     target_BT = pad_sequence(targets, batch_first=True, padding_value=IGNORE)
     inputs = Embedded(flat.view(B, T, D), where_B3T)
     slot_BT2 = pad_sequence(slots, batch_first=True, padding_value=IGNORE)
-    return Layout(inputs, target_BT, target_BT == config.codec_eos, slot_BT2)
+    phone_BT = pad_sequence(phones, batch_first=True, padding_value=IGNORE)
+    return Layout(inputs, target_BT, target_BT == config.codec_eos, slot_BT2, phone_BT)
 
 
 def _positions(prompt_3P: Tensor, n: int) -> Tensor:
@@ -126,6 +130,15 @@ def _slots(line: Line, P: int, R: int, device: torch.device) -> Tensor:
     return slots
 
 
+def _phones(line: Line, P: int, device: torch.device) -> Tensor:
+    """(P + 2 + n,): at each place that predicts a code the phone that it says."""
+    n = len(line.codes)
+    phones = torch.full((P + 2 + n,), IGNORE, dtype=torch.int64, device=device)
+    if line.phones is not None:
+        phones[P + 1 : P + 1 + n] = line.phones.to(device)
+    return phones
+
+
 class TalkerStage(Stage):
     """Batches are lists of Lines; the Talker learns to say them after a Thinker that stays as it is."""
 
@@ -136,14 +149,21 @@ class TalkerStage(Stage):
         eos_weight: float = 3.0,
         guide: float = 0.0,
         misheard: float = 0.0,
+        phones: float = 0.0,
         cache: str | Path | None = None,
     ):
         """`model` has Thinker, senses and Talker; `guide`: weight of guided attention (guide.py); `misheard`: share of the
-        Talker's own codes that it hears wrong; `cache` is a directory for what the Thinker told."""
+        Talker's own codes that it hears wrong; `phones`: weight of naming the phone of each next code, by a head that is thrown
+        away; `cache` is a directory for what the Thinker told."""
         self.talker = talker_of(model)
         self.modules: nn.Module = self.talker
         self.teller = Teller(model, cache)
         self.eos_weight, self.guide, self.misheard = eos_weight, guide, misheard
+        self.phones = phones
+        self.namer = None
+        if phones:
+            self.namer = nn.Linear(self.talker.config.width, len(PHONES) + 1)
+            self.modules = nn.ModuleDict({"talker": self.talker, "namer": self.namer})
 
     def parts(self) -> dict[str, nn.Module]:
         """The Talker."""
@@ -157,7 +177,7 @@ class TalkerStage(Stage):
         self, batch: Sequence[Line], *, generator: torch.Generator, **turn: str
     ) -> tuple[Tensor, dict[str, Tensor | float]]:
         """Mean cross-entropy of the next code; `right` is how often the best code is the one said, `stop` the loss of
-        ends, `looked` what guided heads give to the token that is said."""
+        ends, `looked` what guided heads give to the token that is said, `named` phones named right."""
         layout = self.layout(batch, self.tell(batch), self._misheard(batch, generator))
         slots = layout.said if self.guide else torch.full_like(layout.said, IGNORE)
         with guided(self.talker, slots) as heads:
@@ -165,10 +185,23 @@ class TalkerStage(Stage):
         weights = 1 + (self.eos_weight - 1) * layout.ends
         loss, _ = answer_loss(hidden, layout.targets, self.talker.logits, weights=weights)
         seen = {"codes": loss.detach(), **self._watch(hidden.detach(), layout)}
-        if not heads:
-            return loss, seen
-        strayed, looked = torch.stack(heads).mean(0)
-        return loss + self.guide * strayed, {**seen, "looked": looked.detach()}
+        if heads:
+            strayed, looked = torch.stack(heads).mean(0)
+            loss = loss + self.guide * strayed
+            seen["looked"] = looked.detach()
+        if self.namer is not None:
+            misnamed, named = self._name(self.namer, hidden, layout.phones)
+            loss = loss + self.phones * misnamed
+            seen["named"] = named
+        return loss, seen
+
+    def _name(self, namer: nn.Module, hidden: Tensor, phones_BT: Tensor) -> tuple[Tensor, Tensor]:
+        """Cross-entropy of the phone of each next code, and the share that is named right; zeros where none is known."""
+        known = phones_BT != IGNORE
+        logits, wanted = namer(hidden[known]).float(), phones_BT[known]
+        if not len(wanted):
+            return logits.sum(), logits.detach().sum()
+        return F.cross_entropy(logits, wanted), (logits.argmax(-1) == wanted).float().mean()
 
     def tell(self, batch: Sequence[Line]) -> list[Told]:
         """What the Thinker tells of each line."""
