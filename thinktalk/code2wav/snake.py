@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
@@ -39,20 +38,28 @@ class SnakeBeta(nn.Module):
         self.beta = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x_BC1L: Tensor) -> Tensor:
-        return _Snake.apply(x_BC1L, self.alpha, self.beta)
+        if torch.is_grad_enabled():
+            return _Snake.apply(x_BC1L, self.alpha, self.beta)
+        return _forward(x_BC1L, self.alpha, self.beta)
+
+
+def _forward(x_BC1L: Tensor, alpha_C: Tensor, beta_C: Tensor) -> Tensor:
+    rate_1C11, b_C111 = _scales(alpha_C, beta_C)
+    taps = _filter(x_BC1L.device, x_BC1L.dtype)
+    up, down = _phases(2 * b_C111, taps), taps / b_C111
+    tiles = _tiles(x_BC1L)
+    if len(tiles) == 1:
+        return _snake(x_BC1L, up, rate_1C11, down)
+    return torch.cat([
+        _snake(x_BC1L[..., first:end], up, rate_1C11, down)[..., start - first : stop - first]
+        for first, start, stop, end in tiles
+    ], 3)  # fmt: skip
 
 
 class _Snake(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x_BC1L: Tensor, alpha_C: Tensor, beta_C: Tensor) -> Tensor:
-        rate_1C11, b_C111 = _scales(alpha_C, beta_C)
-        taps = _filter(x_BC1L.device, x_BC1L.dtype)
-        up, down = _phases(2 * b_C111, taps), taps / b_C111
-        parts = [
-            _snake(x_BC1L[..., first:end], up, rate_1C11, down)[..., start - first : stop - first]
-            for first, start, stop, end in _tiles(x_BC1L)
-        ]
-        y_BC1L = parts[0] if len(parts) == 1 else torch.cat(parts, 3)
+        y_BC1L = _forward(x_BC1L, alpha_C, beta_C)
         ctx.save_for_backward(x_BC1L, y_BC1L, alpha_C, beta_C)
         return y_BC1L
 
@@ -83,15 +90,15 @@ def _scales(alpha_C: Tensor, beta_C: Tensor) -> tuple[Tensor, Tensor]:
     return (alpha_C.exp() / b_C)[:, None, None], b_C[:, None, None, None]
 
 
-def _tiles(x_BC1L: Tensor) -> Iterator[tuple[int, int, int, int]]:
+def _tiles(x_BC1L: Tensor) -> list[tuple[int, int, int, int]]:
     """(first heard, first, last + 1, last heard + 1) of each tile: on a CPU the chain of operations stays in the cache."""
     L = x_BC1L.shape[3]
     tile = max(1, TILE_NUMBERS // max(1, x_BC1L[..., 0].numel()))
     if x_BC1L.device.type != "cpu" or 2 * tile >= L:
-        tile = max(L, 1)
-    for start in range(0, max(L, 1), tile):
-        stop = min(start + tile, L)
-        yield max(start - REACH, 0), start, stop, min(stop + REACH, L)
+        return [(0, 0, L, L)]
+    starts = range(0, L, tile)
+    ends = [min(start + tile, L) for start in starts]
+    return [(max(a - REACH, 0), a, b, min(b + REACH, L)) for a, b in zip(starts, ends, strict=True)]
 
 
 def _phases(gain_C111: Tensor, taps: Tensor) -> Tensor:
