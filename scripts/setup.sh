@@ -45,17 +45,26 @@ setup() {
     printf '%s\n' "$now" >"$stamp"
 }
 
-# The web page's tests drive a real browser. Where CI is set nothing may be skipped, so it is installed there.
+# The web page's tests drive a real browser, those of flite its library. Where CI is set nothing may be skipped: both are installed.
+debian_packages() {
+    missing=libflite1
+    if "$python" -c 'import ctypes.util, sys; sys.exit(not ctypes.util.find_library("flite"))'; then missing=""; fi
+    browser || missing="$missing chromium"
+    if [ -z "$missing" ]; then return; fi
+    say "Installing for the tests:" $missing
+    as_root=""
+    if [ "$(id -u)" != 0 ]; then as_root="sudo -n"; fi
+    # shellcheck disable=SC2086  # one word a package
+    $as_root apt-get -o DPkg::Lock::Timeout=300 -qq update >&2 &&
+        DEBIAN_FRONTEND=noninteractive $as_root apt-get -o DPkg::Lock::Timeout=300 -qq -y install $missing >&2 ||
+        say "They could not be installed: apt-get install $missing (or set CHROMIUM=/path/to/a/browser)"
+}
+
 browser() {
     for name in "${CHROMIUM:-}" chromium chromium-browser google-chrome; do
         if command -v "$name" >/dev/null 2>&1; then return; fi
     done
-    say "Installing Chromium for the tests of the web page."
-    as_root=""
-    if [ "$(id -u)" != 0 ]; then as_root="sudo -n"; fi
-    $as_root apt-get -o DPkg::Lock::Timeout=300 -qq update >&2 &&
-        DEBIAN_FRONTEND=noninteractive $as_root apt-get -o DPkg::Lock::Timeout=300 -qq -y install chromium >&2 ||
-        say "Chromium could not be installed: apt-get install chromium, or set CHROMIUM=/path/to/it"
+    return 1
 }
 
 # Idle OpenMP threads that spin slow a busy machine down 10 to 28 times (docs/performance.md).

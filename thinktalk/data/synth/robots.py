@@ -1,26 +1,22 @@
 """Robots: a text -> speech of espeak-ng or flite, many times faster than natural voices and good for variety.
 
     Espeak().say(text, voice) -> Said with the frames of every phone, one character a phone, in Kokoro's alphabet
-    Flite().say(text, voice)  -> Said without phones: flite speaks a file and tells nothing
+    Flite().say(text, voice)  -> the same, of flite
 
-espeak-ng comes by pip (the extra `synth`); flite is used where the system has it.
+espeak-ng comes by pip (the extra `synth`); flite is used where the system has its libraries.
 """
 
 from __future__ import annotations
 
-import subprocess
-import tempfile
 import unicodedata
-from pathlib import Path
+from collections.abc import Iterable
 
 import numpy as np
 import soxr
 
-from thinktalk.data.synth import espeak
+from thinktalk.data.synth import espeak, flite
 from thinktalk.data.synth.kokoro import SAMPLE_RATE, as_phones
 from thinktalk.data.synth.voices import Said, Voice
-from thinktalk.errors import InputError
-from thinktalk.media.audio import load_audio
 
 __all__ = ["Espeak", "Flite", "frames_of"]
 
@@ -31,7 +27,6 @@ WORDS_A_MINUTE = 165
 TIES = {"aɪ": "a^ɪ", "aʊ": "a^ʊ", "dʒ": "d^ʒ", "eɪ": "e^ɪ", "tʃ": "t^ʃ", "ɔɪ": "ɔ^ɪ", "əl": "ə^l", "oʊ": "o^ʊ", "əʊ": "ə^ʊ", "eə": "e^ə"}  # fmt: skip
 """Phones of several letters, which the library writes without ties when it speaks."""
 STRESS = "ˈˌ"
-TIMEOUT_S = 60
 
 
 class Espeak:
@@ -47,12 +42,8 @@ class Espeak:
             pitch=recipe["pitch"],
             spread=recipe["spread"],
         )
-        pcm = soxr.resample(said.pcm, said.sample_rate, SAMPLE_RATE).astype(np.float32)
-        frames = -(-len(pcm) // FRAME_SAMPLES)
-        pcm = np.pad(pcm, (0, frames * FRAME_SAMPLES - len(pcm)))
-        marks = [(sample / said.sample_rate, phone) for sample, phone in said.marks]
-        phones, durations = frames_of(marks, frames, british=voice.british)
-        return Said(np.clip(pcm, -1, 1), SAMPLE_RATE, phones, durations, FRAME_SECONDS)
+        marks = ((sample / said.sample_rate, phone) for sample, phone in said.marks)
+        return _said(said.pcm, said.sample_rate, marks, british=voice.british)
 
 
 def frames_of(
@@ -91,19 +82,18 @@ def _characters(ipa: str, *, british: bool) -> str:
 
 
 class Flite:
-    """flite, a process for each text."""
+    """flite, in this process; its voices are American, but for awb, a Scot who says American phones."""
 
     def say(self, text: str, voice: Voice, *, speed: float = 1.0) -> Said:
-        """The text by one of its voices. Errors: InputError (no flite, it failed)."""
-        with tempfile.TemporaryDirectory() as scratch:
-            wave = Path(scratch) / "said.wav"
-            command = ["flite", "-voice", voice.recipe["voice"], "--setf", f"duration_stretch={1 / speed:.3f}", "-t", text, str(wave)]  # fmt: skip
-            try:
-                subprocess.run(command, check=True, capture_output=True, timeout=TIMEOUT_S)
-                content = wave.read_bytes()
-            except FileNotFoundError:
-                raise InputError("flite: is not installed, expected it for its voices; install it (Debian: flite) or take --engine espeak") from None  # fmt: skip
-            except (subprocess.SubprocessError, OSError) as error:
-                raise InputError(f"{text[:60]!r}: flite failed ({' '.join(str(error).split())[-100:]}), expected speech; pass it by") from None  # fmt: skip
-        pcm = load_audio(content, sample_rate=SAMPLE_RATE, name="flite")
-        return Said(pcm, SAMPLE_RATE, "", ())
+        """The text by one of its voices. Errors: InputError (no flite, nothing to say)."""
+        said = flite.speak(text, voice.recipe["voice"], stretch=1 / speed)
+        return _said(said.pcm, said.sample_rate, said.marks, british=voice.british)
+
+
+def _said(pcm: np.ndarray, rate: int, marks: Iterable[tuple[float, str]], *, british: bool) -> Said:
+    """At the rate of all speech, in whole frames; marks are (second, IPA)."""
+    pcm = soxr.resample(pcm, rate, SAMPLE_RATE).astype(np.float32)
+    frames = -(-len(pcm) // FRAME_SAMPLES)
+    pcm = np.pad(pcm, (0, frames * FRAME_SAMPLES - len(pcm)))
+    phones, durations = frames_of(list(marks), frames, british=british)
+    return Said(np.clip(pcm, -1, 1), SAMPLE_RATE, phones, durations, FRAME_SECONDS)
