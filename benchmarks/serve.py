@@ -144,8 +144,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         tokens = max(2, round(args.seconds * TOKENS_PER_S))
         told = {"--max-codes": codes, "--max-text-tokens": tokens, "--flow-points": args.points, "--flow-method": args.method, "--log-level": "warning"}  # fmt: skip
         words = [str(word) for pair in told.items() for word in pair]
-        generation = replace(omni.config.generation, max_text_tokens=tokens, max_codes=codes, flow_points=args.points)  # fmt: skip
-        options = Options(generation=generation, flow_method=args.method)
+        generation = replace(omni.config.generation, max_text_tokens=tokens, max_codes=codes, flow_points=args.points, flow_method=args.method)  # fmt: skip
+        options = Options(generation=generation)
         with serving(folder, *words, log=Path(folder).parent / "serve.log") as server:
             rows = []
             for row in measure(server, omni, options, args.sessions, args.answers):

@@ -339,7 +339,7 @@ def cost_of_token(omni: Omni, sessions: int, tokens: int, codes: int) -> float:
     """CPU milliseconds a token or code, of all that is not sound: steps, scheduler, sessions, events."""
     engine = engine_of(omni, windows=ONE_WINDOW)
     plain = options_for(omni, tokens, codes, greedy=False)
-    quick = replace(plain, generation=replace(plain.generation, flow_points=2), flow_method="euler")
+    quick = replace(plain, generation=replace(plain.generation, flow_points=2, flow_method="euler"))
     talkers = [Session(engine, options=replace(quick, seed=k)) for k in range(sessions)]
     for talker in talkers:
         talker.text(QUESTION)

@@ -503,7 +503,7 @@ class GenerationConfig:
     flow_sway: float = -1.0
     """Sway sampling coefficient."""
     flow_method: str = "rk4"
-    """Solver: rk4, midpoint or euler; ours alone, the reference has one."""
+    """Solver of the flow: rk4 (the only one of the reference), midpoint, euler."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -297,14 +297,13 @@ class Omni:
             "max_codes": max_codes,
             "flow_points": flow_points,
             "flow_guidance": flow_guidance,
+            "flow_method": flow_method,
         }
         generation = replace(
             self.config.generation,
             **{name: value for name, value in asked.items() if value is not None},
         )
-        options = pipeline.Options(
-            generation=generation, greedy=greedy, seed=seed, speech=speech, flow_method=flow_method
-        )
+        options = pipeline.Options(generation=generation, greedy=greedy, seed=seed, speech=speech)
         if speech:
             find_voice(self.model.voices, voice)
         media = {"allow_urls": allow_urls, "use_audio_in_video": use_audio_in_video}

@@ -49,13 +49,6 @@ class Options:
     """Each row draws from its own generators, all begun with this seed."""
     speech: bool = True
     """Whether to speak at all."""
-    flow_method: str | None = None
-    """Solver of the flow: rk4 (the reference's), midpoint, euler; None: the one of `generation`."""
-
-    @property
-    def solver(self) -> str:
-        """Of the flow."""
-        return self.flow_method or self.generation.flow_method
 
 
 @dataclass
@@ -305,7 +298,7 @@ def speak(
         points=generation.flow_points,
         guidance=generation.flow_guidance,
         sway=generation.flow_sway,
-        method=options.solver,
+        method=generation.flow_method,
     )
     return [wave.numpy() for wave in waves]
 

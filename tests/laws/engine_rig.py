@@ -79,11 +79,9 @@ def make_options(
     """One evaluation of the flow: the sound is not what is tested here."""
     generation = cfg.GenerationConfig(
         max_text_tokens=tokens, max_codes=codes, text_sample=not greedy, text_top_k=40, text_repetition_penalty=1.1,
-        flow_points=2, flow_guidance=0.0,
+        flow_points=2, flow_guidance=0.0, flow_method="euler",
     )  # fmt: skip
-    return pipeline.Options(
-        generation=generation, greedy=greedy, seed=seed, flow_method="euler", **more
-    )
+    return pipeline.Options(generation=generation, greedy=greedy, seed=seed, **more)
 
 
 def text_reading(token_ids: list[int], *, start: int = 0, model=None) -> pipeline.Reading:

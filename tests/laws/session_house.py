@@ -13,6 +13,7 @@ import torch
 from thinktalk import config as cfg
 from thinktalk import pipeline
 from thinktalk.engine.engine import Engine
+from thinktalk.engine.taking import changed
 from thinktalk.events import Reply
 from thinktalk.layers.mel import log_mel
 from thinktalk.prompt import SPEECH_SYSTEM, Prompt, Tokenizer
@@ -59,8 +60,8 @@ def engine(max_positions: int = MAX_POSITIONS, **options) -> Engine:
 
 def options(**changes) -> pipeline.Options:
     model, _ = omni()
-    changes = {"greedy": True, "flow_method": "euler"} | changes
-    return pipeline.Options(generation=model.config.generation, **changes)
+    plain = pipeline.Options(generation=model.config.generation)
+    return changed(plain, {"greedy": True, "flow_method": "euler"} | changes)
 
 
 def speech(seconds: float, seed: int = 0) -> np.ndarray:

@@ -206,7 +206,7 @@ SPOKEN = Sample(
 )
 
 
-def test_a_transcript_tells_where_it_is_heard(monkeypatch) -> None:
+def test_a_transcript_tells_where_it_is_heard() -> None:
     """Of what is asked of the sound alone, after its speed was changed; 25 slots a second."""
     make = Make(tokenizer(), CONFIG, max_tokens=4096, tasks=("repeat",), speech=0.0, guide=True)
     example = make(SPOKEN, torch.Generator())

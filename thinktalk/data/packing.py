@@ -37,9 +37,7 @@ class Packed:
     audio: list[Tensor] = field(default_factory=list)  # log-mel (128, L)
     images: list[tuple[Tensor, Grid]] = field(default_factory=list)
     videos: list[tuple[Tensor, Grid, float]] = field(default_factory=list)
-    heard: Tensor | None = (
-        None  # (B, T, 2) int64: slots (from, to) of the row, as in Example; None where no example has any
-    )
+    heard: Tensor | None = None  # (B, T, 2) int64: slots of the row as in Example, None without any
     names: list[str] = field(default_factory=list)
 
     @property

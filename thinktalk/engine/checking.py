@@ -111,7 +111,7 @@ def _check_options(record: Record, config: OmniConfig) -> None:
     )  # fmt: skip
     if not all(least <= value <= most for value, least, most in ranges):  # NaN is in no range
         raise Damaged("has options that cannot be")
-    if options.solver not in METHODS or abs(options.seed) >= 1 << 63:
+    if g.flow_method not in METHODS or abs(options.seed) >= 1 << 63:
         raise Damaged("has options that cannot be")
     try:
         Live(config, fps=record.fps, frame_tokens=record.frame_tokens)

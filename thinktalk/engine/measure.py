@@ -56,7 +56,7 @@ class Question:
     points: int | None = None
     """Times of the flow's walk; None: the model's own."""
     method: str | None = None
-    """Solver of the flow: rk4, midpoint, euler."""
+    """Solver of the flow: rk4, midpoint, euler; None: the model's own."""
     voice: str = "default"
     seed: int = 0
 
@@ -69,8 +69,9 @@ class Question:
             max_text_tokens=max(2, ceil(self.seconds * TEXT_TOKENS_PER_S)),
             max_codes=max(1, round(self.seconds * float(config.code2wav.codes_per_second))),
             flow_points=self.points or config.generation.flow_points,
+            flow_method=self.method or config.generation.flow_method,
         )
-        return Options(generation=generation, seed=seed, flow_method=self.method)
+        return Options(generation=generation, seed=seed)
 
 
 def babble(seconds: float, *, seed: int = 0) -> np.ndarray:

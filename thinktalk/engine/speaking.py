@@ -146,7 +146,7 @@ class Speaking:
         generation = options.generation
         windows = replace(
             self.windows, points=generation.flow_points, guidance=generation.flow_guidance,
-            sway=generation.flow_sway, method=options.solver,
+            sway=generation.flow_sway, method=generation.flow_method,
         )  # fmt: skip
         if windows not in self._speeches:
             if len(self._speeches) >= MANY_WALKS:

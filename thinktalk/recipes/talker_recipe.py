@@ -78,8 +78,9 @@ class TalkerRecipe(ModelRecipe):
         config = self.config()
         by = fingerprint(self.wav2code()) if config.wav2code is not None else None
         return Kit.of(
-            config, self.voices_known(), self.tokenizer(), max_codes=self.max_codes, codes_by=by
-        )
+            config, self.voices_known(), self.tokenizer(), max_codes=self.max_codes, codes_by=by,
+            labels=self.guide > 0 or self.phones > 0,
+        )  # fmt: skip
 
     def voices_known(self) -> dict[str, Voice]:
         """The voices that have a token."""
@@ -89,14 +90,11 @@ class TalkerRecipe(ModelRecipe):
         """Sentences, and dialogues where there are any; what has codes, where `keep` does not say otherwise."""
         found = []
         for shards, together in ((self.shards, 1.0), (self.dialogues, self.dialogue_weight)):
-            if shards:
-                items = weighted(shards)
-                pooled = ",".join(paths for paths, weight in items if weight is None)
-                pairs = [
-                    (paths, weight * together) for paths, weight in items if weight is not None
-                ]
-                pairs += [(pooled, together)] if pooled else []
-                found += [source(paths, weight, keep or has_codes) for paths, weight in pairs]
+            items = weighted(shards) if shards else []
+            pairs = [(paths, weight * together) for paths, weight in items if weight is not None]
+            if pooled := ",".join(paths for paths, weight in items if weight is None):
+                pairs.append((pooled, together))
+            found += [source(paths, weight, keep or has_codes) for paths, weight in pairs]
         return found
 
     def data(self, world: World) -> Loader:

@@ -161,19 +161,15 @@ class Host:
         known = {f.name for f in fields(GenerationConfig)}
         assert set(changes) <= known, f"not options of generation: {sorted(set(changes) - known)}"
         given = {name: value for name, value in changes.items() if value is not None}
-        generation = self.omni.config.generation
-        if settings.flow_points is not None:
-            generation = replace(generation, flow_points=settings.flow_points)
-        generation = replace(generation, **given)
+        own = {name: value for name in ("flow_points", "flow_method") if (value := getattr(settings, name)) is not None}  # fmt: skip
+        generation = replace(self.omni.config.generation, **{**own, **given})
         generation = replace(
             generation,
             max_text_tokens=min(generation.max_text_tokens, settings.max_text_tokens),
             max_codes=min(generation.max_codes, settings.max_codes),
         )
         seed = secrets.randbits(31) if seed is None else seed
-        return Options(
-            generation=generation, greedy=greedy, seed=seed, speech=speech, flow_method=settings.flow_method
-        )  # fmt: skip
+        return Options(generation=generation, greedy=greedy, seed=seed, speech=speech)
 
     # ----------------------------------------------------------------------------------------------------------- threads
 

@@ -27,9 +27,10 @@ from torch import Tensor, nn
 from thinktalk.data.words import Times
 from thinktalk.layers.decoder import Decoder
 from thinktalk.layers.rope import Rotary, rotate
+from thinktalk.prompt import Tokenizer
 from thinktalk.training.losses import IGNORE
 
-__all__ = ["guided", "letter_times", "tokens_heard", "tokens_said"]
+__all__ = ["guided", "letter_times", "token_ends", "tokens_heard", "tokens_said"]
 
 
 def letter_times(text: str, times: Times | None) -> tuple[np.ndarray, np.ndarray] | None:
@@ -50,6 +51,11 @@ def letter_times(text: str, times: Times | None) -> tuple[np.ndarray, np.ndarray
         begins[first:at], ends[first:at] = edges[:-1], edges[1:]
     begins[at:] = ends[at:] = now
     return begins, ends
+
+
+def token_ends(tokenizer: Tokenizer, token_ids: Sequence[int]) -> list[int]:
+    """Letters of the text up to the end of each token; a letter of several tokens ends with the last of them."""
+    return [len(tokenizer.decode(token_ids[: i + 1])) for i in range(len(token_ids))]
 
 
 def tokens_said(
@@ -90,14 +96,17 @@ def tokens_heard(
 
 @contextmanager
 def guided(
-    decoder: Decoder, slots_BT2: Tensor, segments_BT: Tensor | None = None
+    decoder: Decoder, slots_BT2: Tensor | None, segments_BT: Tensor | None = None
 ) -> Iterator[list[Tensor]]:
     """While it is open, forward passes of the decoder put the loss and the mean weight (2,) of each guided head into the list.
 
-    `slots_BT2`: from and to of the slots that are to be looked at from each place, IGNORE where none is; `segments_BT` parts
-    rows of many conversations.
+    `slots_BT2`: from and to of the slots that are to be looked at from each place, IGNORE where none is, None for nowhere;
+    `segments_BT` parts rows of many conversations.
     """
     seen: list[Tensor] = []
+    if slots_BT2 is None:
+        yield seen
+        return
     places = tuple((slots_BT2[..., 0] != IGNORE).nonzero().unbind(1))
     layers = list(decoder.layers)[1:-1] or list(decoder.layers)[-1:]
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -107,9 +107,9 @@ class InContext:
 
     def task(self, sample: Sample, generator: torch.Generator, *, lead: bool = True) -> Task:
         """What is asked, and who says it; codes are None where the sample has none. `lead`: whether one may be drawn."""
-        spoken = answered(sample, rate=self.kit.codes_per_second)
+        spoken = answered(sample)
         if spoken is not None:
-            return spoken
+            return replace(spoken, phones=self._phones(sample.record, spoken.codes, "answer_"))
         task = self._sentence(sample, generator)
         known = task.voice in self.kit.voices
         if not lead or task.codes is None or (known and _uniform(generator) >= self.context.lead):
@@ -124,8 +124,7 @@ class InContext:
     def _sentence(self, sample: Sample, generator: torch.Generator) -> Task:
         """The sentence alone: read it, or repeat it after somebody else."""
         codes = None if sample.codes is None else sample.codes.tolist()
-        times = word_times(sample.record)
-        phones = phones_of(sample.record, len(codes), self.kit.codes_per_second) if codes else None
+        times, phones = word_times(sample.record), self._phones(sample.record, codes)
         said = Task([], {}, codes, sample.voice, times=times, phones=phones, name=sample.where)
         if _uniform(generator) < self.context.repeat:
             other = self._other(sample, generator)
@@ -162,8 +161,7 @@ class InContext:
         codes = [*said.codes[:until], *record["codes"][start:]]
         if len(codes) > self.kit.max_codes:
             return said, sample
-        later = phones_of(record, len(record["codes"]), rate)
-        phones = _joined(said.phones, later, until, start)
+        phones = _joined(said.phones, self._phones(record, record["codes"]), until, start)
         whole = replace(sample, record={**sample.record, "text": both.text})
         return replace(said, codes=codes, times=both.times, phones=phones), whole
 
@@ -186,6 +184,14 @@ class InContext:
                 return record, record["codes"]
         return None
 
+    def _phones(
+        self, record: Mapping[str, Any], codes: Sequence[int] | None, prefix: str = ""
+    ) -> Tensor | None:
+        """The phone of each code, where it is known and wanted."""
+        if not codes or not self.kit.labels:
+            return None
+        return phones_of(record, len(codes), self.kit.codes_per_second, prefix)
+
     def _after(self, task: Task, lead: dict[str, Any], codes: Sequence[int]) -> Task:
         """The task as the second half of one that begins with the lead; both are asked for."""
         text = f"{lead['text'].strip()} {task.text.strip()}"
@@ -194,7 +200,7 @@ class InContext:
         if first is not None and second is not None:
             later = len(codes) / self.kit.codes_per_second
             times = [*first, *((start + later, end + later) for start, end in second)]
-        phones = _joined(phones_of(lead, len(codes), self.kit.codes_per_second), task.phones, len(codes), 0)  # fmt: skip
+        phones = _joined(self._phones(lead, codes), task.phones, len(codes), 0)
         return replace(
             task, messages=_read(text), media={}, codes=[*codes, *(task.codes or ())], given=len(codes), times=times,
             phones=phones,

@@ -28,7 +28,7 @@ from thinktalk.data.speech import PHONES, frame_labels
 from thinktalk.data.words import Times, word_times
 from thinktalk.errors import ConfigError, InputError
 from thinktalk.prompt import Prompt, PromptBuilder, Tokenizer, build_prompt
-from thinktalk.training.guide import tokens_said
+from thinktalk.training.guide import token_ends, tokens_said
 from thinktalk.training.parallel import World
 from thinktalk.weights.voices import DEFAULT
 
@@ -106,6 +106,8 @@ class Kit:
     """Token of each voice that has one."""
     max_codes: int = 2000
     """Longer speech is passed by."""
+    labels: bool = True
+    """Whether it is told which token and which phone each code says, where that is known: guided learning alone needs it."""
     codes_by: str | None = None
     """Fingerprint of the tokenizer whose codes are learned (data/coding.py); None takes any."""
 
@@ -171,14 +173,15 @@ class Kit:
             raise InputError(f"{task.name}: code {int(tensor.max())}, expected codes below {known}; make them with this model's tokenizer")  # fmt: skip
         voice = self.voices.get(task.voice, self.anybody) if task.voice else self.anybody
         prompt, reply = self.prompt(task)
-        own = codes is task.codes
-        phones = task.phones if own else None
-        assert phones is None or len(phones) == len(codes)
+        line = Line(prompt, reply, tensor, voice, given=task.given, name=task.name)
+        if not self.labels or codes is not task.codes:
+            return line
         said = None
-        if task.times is not None and own:
-            ends = [len(self.tokenizer.decode(reply[: i + 1])) for i in range(len(reply))]
+        if task.times is not None:
+            ends = token_ends(self.tokenizer, reply)
             said = tokens_said(task.text, ends, task.times, len(codes), self.codes_per_second)
-        return Line(prompt, reply, tensor, voice, given=task.given, said=said, phones=phones, name=task.name)  # fmt: skip
+        assert task.phones is None or len(task.phones) == len(codes)
+        return replace(line, said=said, phones=task.phones)
 
 
 def resolve(messages: Messages, media: Mapping[str, bytes]) -> Messages:
@@ -198,10 +201,8 @@ def phones_of(
     return frame_labels(Sample(where="", record=said), PHONES, frames=count, rate=rate)
 
 
-def answered(sample: Sample, *, rate: float = 0.0) -> Task | None:
+def answered(sample: Sample) -> Task | None:
     """The task of a spoken dialogue, whose last message is the answer; None for a sample without messages.
-
-    `rate`: codes a second, for the phones of the answer.
 
     Errors: InputError where the answer is not the last message.
     """
@@ -211,14 +212,12 @@ def answered(sample: Sample, *, rate: float = 0.0) -> Task | None:
     if messages[-1]["role"] != "assistant" or len(messages) < 2:
         raise InputError(f"{sample.where}: ends with a message of {messages[-1]['role']}, expected a question and the assistant's answer; mend the record")  # fmt: skip
     record = sample.record
-    codes = _codes(sample, "answer_codes", required=False)
     return Task(
         messages=messages,
         media=sample.media,
-        codes=codes,
+        codes=_codes(sample, "answer_codes", required=False),
         voice=record.get("answer_voice"),
         times=word_times(record, "answer_"),
-        phones=phones_of(record, len(codes), rate, "answer_") if codes and rate else None,
         name=sample.where,
     )
 

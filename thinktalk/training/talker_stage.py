@@ -179,8 +179,7 @@ class TalkerStage(Stage):
         """Mean cross-entropy of the next code; `right` is how often the best code is the one said, `stop` the loss of
         ends, `looked` what guided heads give to the token that is said, `named` phones named right."""
         layout = self.layout(batch, self.tell(batch), self._misheard(batch, generator))
-        slots = layout.said if self.guide else torch.full_like(layout.said, IGNORE)
-        with guided(self.talker, slots) as heads:
+        with guided(self.talker, layout.said if self.guide else None) as heads:
             hidden = self.talker(layout.inputs)
         weights = 1 + (self.eos_weight - 1) * layout.ends
         loss, _ = answer_loss(hidden, layout.targets, self.talker.logits, weights=weights)

@@ -36,7 +36,7 @@ from thinktalk.data.speech import Augmentation, augment
 from thinktalk.data.words import Times, splice, word_times
 from thinktalk.errors import ConfigError, InputError
 from thinktalk.prompt import DEFAULT_SYSTEM, SPEECH_SYSTEM, Tokenizer
-from thinktalk.training.guide import tokens_heard
+from thinktalk.training.guide import token_ends, tokens_heard
 from thinktalk.training.parallel import World
 
 __all__ = ["Make", "loader", "sources", "tasks_of", "timed"]
@@ -80,11 +80,10 @@ class Make:
             return self._language(sample, generator)
         if not messages:
             if self.spliced and float(torch.rand((), generator=generator)) < self.spliced:
-                sample = self._spliced(sample, generator)
+                sample, times = self._spliced(sample, generator)
             task = self.tasks[int(torch.randint(len(self.tasks), (), generator=generator))]
             messages = task_messages(sample, task, generator)
-            if self.guide and task != "read":
-                times = sample.record.get("times") or word_times(sample.record)
+            times = (times or word_times(sample.record)) if self.guide and task != "read" else None
         speech = float(torch.rand((), generator=generator)) < self.speech
         if self.augmentation is not None:
             messages, speed = self._elsewhere(messages, sample, generator, self.augmentation)
@@ -95,31 +94,30 @@ class Make:
         )  # fmt: skip
         return example if times is None else replace(example, heard=self._heard(example, sample.text, times))  # fmt: skip
 
-    def _spliced(self, sample: Sample, generator: torch.Generator) -> Sample:
-        """The first words of the recording and the last of another, where both are timed."""
+    def _spliced(self, sample: Sample, generator: torch.Generator) -> tuple[Sample, Times | None]:
+        """The first words of the recording and the last of another, and when each is said; as it is where either is not timed."""
         own = self.timed.get(sample.voice or "", ())
         if not own:
-            return sample
+            return sample, None
         other = parse(own[int(torch.randint(len(own), (), generator=generator))])
         rate = self.config.mel.sample_rate
         both = splice(sample.record, other.record, generator, rate=rate)
         if both is None:
-            return sample
+            return sample, None
         first, second = sample.pcm(rate), other.pcm(rate)
         pcm = np.concatenate((first[: round(both.until_s * rate)], second[round(both.from_s * rate) :]))  # fmt: skip
         sound = io.BytesIO()
         soundfile.write(sound, pcm, rate, format="WAV", subtype="PCM_16")
-        record = {"text": both.text, "voice": sample.voice, "seconds": len(pcm) / rate, "times": both.times}  # fmt: skip
-        return replace(sample, record=record, media={"wav": sound.getvalue()})
+        record = {"text": both.text, "voice": sample.voice, "seconds": len(pcm) / rate}
+        return replace(sample, record=record, media={"wav": sound.getvalue()}), both.times
 
     def _heard(self, example: Example, text: str, times: Times) -> Tensor | None:
         """Where each token of the answer, which is `text`, is heard in the only sound there is."""
         sound = (example.token_ids == self.config.thinker.ids.audio).nonzero().flatten()
         answer = (example.labels != IGNORED).nonzero().flatten()[:-1]  # without what ends it
         reply = example.token_ids[answer].tolist()
-        ends = [len(self.tokenizer.decode(reply[: i + 1])) for i in range(len(reply))]
         rate = self.config.mel.frames_per_second / 4
-        found = tokens_heard(text, ends, times, len(sound), rate)
+        found = tokens_heard(text, token_ends(self.tokenizer, reply), times, len(sound), rate)
         if found is None:
             return None
         heard = torch.full((example.length, 2), IGNORED)
@@ -242,8 +240,9 @@ def loader(
     A conversation longer than make.max_tokens is passed by.
     """
     make = replace(make, max_tokens=min(make.max_tokens, tokens))
+    found = sources(shards, make)
     if make.spliced:
-        make = replace(make, timed=timed(sources(shards, make)))
-    plan = Plan(Mixture(sources(shards, make), seed=seed), Bins(float(tokens)))
+        make = replace(make, timed=timed(found))
+    plan = Plan(Mixture(found, seed=seed), Bins(float(tokens)))
     collate = functools.partial(_row, pad_id=make.config.thinker.ids.pad, width=tokens if fixed else 0)  # fmt: skip
     return Loader(plan, make, collate, rank=world.rank, world=world.size, workers=workers)

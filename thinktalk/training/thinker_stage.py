@@ -116,7 +116,8 @@ class ThinkerStage(Stage):
         if tie is not None:
             embeds = embeds + tie
         x = Embedded(embeds, batch.positions.to(device))
-        with self._guided(batch, device) as heads:
+        heard = batch.heard.to(device) if self.guide and batch.heard is not None else None
+        with guided(self.thinker, heard, batch.segments.to(device)) as heads:
             hidden = packed_hidden(self.thinker, x, spans.to(device))
         loss, tokens = answer_loss(hidden, targets, self.thinker.logits)
         metrics: Metrics = {"tokens": tokens, "conversations": float(len(batch.names))}
@@ -128,14 +129,6 @@ class ThinkerStage(Stage):
             loss = loss + self.guide * strayed
             metrics["looked"] = looked.detach()
         return loss, metrics | self._watched(batch, hidden, targets)
-
-    def _guided(
-        self, batch: Packed, device: torch.device
-    ) -> contextlib.AbstractContextManager[list[Tensor]]:
-        """Heads that are told where a token is heard, if any are."""
-        if not self.guide or batch.heard is None:
-            return contextlib.nullcontext([])
-        return guided(self.thinker, batch.heard.to(device), batch.segments.to(device))
 
     def _unlike(self, media: Mapping[int, Tensor]) -> Tensor | None:
         """How unlike embeddings in length the features of encoders that learn are; None without any."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from thinktalk import config as cfg
+from thinktalk.code2wav.flow import METHODS
 from thinktalk.errors import ConfigError, WeightsError
 from thinktalk.weights.files import read_json
 
@@ -394,6 +395,6 @@ def _generation(s: _Section) -> cfg.GenerationConfig:
                 f"{s.where}.{GENERATION_KEYS[field.name]}: is {value!r:.60}, expected {kind.__name__}"
             )
         values[field.name] = value
-    if values["flow_method"] not in ("rk4", "midpoint", "euler"):
-        raise ConfigError(f"{s.where}.{GENERATION_KEYS['flow_method']}: is {values['flow_method']!r:.60}, expected rk4, midpoint or euler")  # fmt: skip
+    if values["flow_method"] not in METHODS:
+        raise ConfigError(f"{s.where}.{GENERATION_KEYS['flow_method']}: is {values['flow_method']!r:.60}, expected one of {', '.join(METHODS)}")  # fmt: skip
     return cfg.GenerationConfig(**values)
