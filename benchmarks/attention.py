@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 
 from thinktalk.layers.dot_product import _plain
+from thinktalk.training.freed import keep_freed_memory
 
 SHAPES = {"audio blocks": (15, 4, 100, 100, 64), "flow blocks": (90, 4, 12, 36, 64), "sentences": (14, 5, 280, 280, 64), "long": (3, 5, 600, 600, 64)}  # fmt: skip
 
@@ -47,6 +48,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="three turns instead of fifteen")
     turns = 3 if parser.parse_args().quick else 15
     torch.set_num_threads(1)
+    keep_freed_memory()
     rows = {}
     for name, shape in SHAPES.items():
         causal = shape[2] == shape[3]

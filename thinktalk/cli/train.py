@@ -59,11 +59,14 @@ def _make(recipe: Making, args: argparse.Namespace) -> int:
 
 
 def _train(recipe: Recipe, args: argparse.Namespace) -> int:
+    from thinktalk.training.freed import keep_freed_memory
     from thinktalk.training.journal import read_journal, summary
     from thinktalk.training.loop import Trainer
     from thinktalk.training.parallel import join, leave
 
     world = join(recipe.device)
+    if world.device.type == "cpu":
+        keep_freed_memory()
     try:
         with _watching(recipe.steps, quiet=not world.leads) as watch:
             trainer = Trainer(recipe.stage(), recipe.data(world), recipe, world=world, watch=watch)
