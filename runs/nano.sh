@@ -93,7 +93,15 @@ texts="chitchat wordnet"
 if [ -n "$rehearsal" ]; then texts="templates questions"; fi
 world dialogues 2500 --world speech --engine "$engine" --kind dialogues --seed 1
 world sentences 30000 --world speech --engine "$engine" --kind sentences --texts $texts --blends 300 --seed 1
-world robots 4000 --world speech --engine espeak --kind sentences --texts $texts --seed 2
+world robots 6000 --world speech --engine espeak --kind sentences --texts $texts --blends 60 --seed 2
+# what is said how is learnt from many sentences, of whomever
+more=()
+if python -c 'import ctypes.util, sys; sys.exit(not ctypes.util.find_library("flite"))'; then
+    world flite 25000 --world speech --engine flite --kind sentences --texts templates questions $texts --seed 31
+    more=(flite)
+else
+    say "flite is not installed: nano reads worse without its 16 hours; on Debian: apt-get install libflite1"
+fi
 speech=$data/sentences/train-*.tar,$data/robots/train-*.tar
 if [ -e "$data/corpus" ]; then speech+=,$data/corpus/train-*.tar; fi
 seen=$data/pictures/train-*.tar
@@ -127,7 +135,7 @@ stage words i1_ears 90 "shards=$speech,$data/dialogues/train-*.tar" precision=bf
 # codes and back, from ears that write words
 stage c1_tokenizer c1_tokenizer 60 "shards=$speech" batch_seconds=$sound workers=$workers weights.agreement=2 optim.lr=7e-4 cache_mb=4000
 coded=$data/coded
-for folder in sentences robots dialogues; do
+for folder in sentences robots dialogues "${more[@]}"; do
     if [ ! -e "$coded/$folder.whole" ]; then
         say "== $coded/$folder"
         mkdir -p "$coded"
@@ -136,6 +144,8 @@ for folder in sentences robots dialogues; do
     fi
 done
 said=$coded/sentences/train-*.tar answers=$coded/dialogues/train-*.tar
+aloud=$said,$coded/robots/train-*.tar@0.25
+if [ -n "${more[*]}" ]; then aloud+=,$coded/flite/train-*.tar@1; fi
 stage c2_flow c2_flow 90 "shards=$said,$answers" batch_seconds=$sound workers=$workers
 # a vocoder keeps 200 MB a second of what it makes
 stage c3_vocoder c3_vocoder 240 "shards=$data/sentences/train-*.tar" batch_seconds=$waves optim.lr=1e-3 workers=$workers
@@ -147,7 +157,7 @@ stage p3_long p3_long 15 "shards=${speech//,/@0.2,}@0.2,$media,$talks" precision
 stage s1_sft s1_sft 60 "shards=$data/dialogues/train-*.tar,$data/text/train-*.tar@0.5,$media,$speech@0.2" precision=bf16 tokens=$tokens workers=$workers
 
 # speaks: first it reads unasked whatever can be joined from what was said, then it answers
-stage k1_reads k1_icl 120 "shards=$said,$coded/robots/train-*.tar@0.25" "dialogues=$answers" dialogue_weight=0.15 precision=bf16 guide=0.2 phones=0.5 misheard=0.15 context.bare=0.8 context.spliced=0.5 context.learned=0.8 context.repeat=0 context.lead=0.1
+stage k1_reads k1_icl 120 "shards=$aloud" "dialogues=$answers" dialogue_weight=0.15 precision=bf16 guide=0.2 phones=0.5 misheard=0.15 context.bare=0.8 context.spliced=0.5 context.learned=0.8 context.repeat=0 context.lead=0.1
 stage k1_icl k1_icl 60 "shards=$said" "dialogues=$answers" precision=bf16 guide=0.2 misheard=0.1 context.spliced=0.2 context.learned=0.8 context.repeat=0.05
 few=()
 if [ -n "$rehearsal" ]; then few=(mining.prompts=24 mining.samples=4 mining.worst_chosen=100 mining.gap=0.01); fi
