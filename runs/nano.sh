@@ -93,15 +93,7 @@ texts="chitchat wordnet"
 if [ -n "$rehearsal" ]; then texts="templates questions"; fi
 world dialogues 2500 --world speech --engine "$engine" --kind dialogues --seed 1
 world sentences 30000 --world speech --engine "$engine" --kind sentences --texts $texts --blends 300 --seed 1
-world robots 6000 --world speech --engine espeak --kind sentences --texts $texts --blends 60 --seed 2
-# what is said how is learnt from many sentences, of whomever
-more=()
-if python -c 'import ctypes.util, sys; sys.exit(not ctypes.util.find_library("flite"))'; then
-    world flite 25000 --world speech --engine flite --kind sentences --texts templates questions $texts --seed 31
-    more=(flite)
-else
-    say "flite is not installed: nano reads worse without its 16 hours; on Debian: apt-get install libflite1"
-fi
+world robots 4000 --world speech --engine espeak --kind sentences --texts $texts --seed 2
 speech=$data/sentences/train-*.tar,$data/robots/train-*.tar
 if [ -e "$data/corpus" ]; then speech+=,$data/corpus/train-*.tar; fi
 seen=$data/pictures/train-*.tar
@@ -135,7 +127,7 @@ stage words i1_ears 90 "shards=$speech,$data/dialogues/train-*.tar" precision=bf
 # codes and back, from ears that write words
 stage c1_tokenizer c1_tokenizer 60 "shards=$speech" batch_seconds=$sound workers=$workers weights.agreement=2 optim.lr=7e-4 cache_mb=4000
 coded=$data/coded
-for folder in sentences robots dialogues "${more[@]}"; do
+for folder in sentences robots dialogues; do
     if [ ! -e "$coded/$folder.whole" ]; then
         say "== $coded/$folder"
         mkdir -p "$coded"
@@ -144,8 +136,6 @@ for folder in sentences robots dialogues "${more[@]}"; do
     fi
 done
 said=$coded/sentences/train-*.tar answers=$coded/dialogues/train-*.tar
-aloud=$said,$coded/robots/train-*.tar@0.25
-if [ -n "${more[*]}" ]; then aloud+=,$coded/flite/train-*.tar@1; fi
 stage c2_flow c2_flow 90 "shards=$said,$answers" batch_seconds=$sound workers=$workers
 # a vocoder keeps 200 MB a second of what it makes
 stage c3_vocoder c3_vocoder 240 "shards=$data/sentences/train-*.tar" batch_seconds=$waves optim.lr=1e-3 workers=$workers
@@ -156,8 +146,19 @@ stage p2_joint p2_joint 150 guide=0.2 spliced=0.4 length=0.1 encoder_rate=0.5 op
 stage p3_long p3_long 15 "shards=${speech//,/@0.2,}@0.2,$media,$talks" precision=bf16 tokens=8192 recompute=false speech=0.2
 stage s1_sft s1_sft 60 "shards=$data/dialogues/train-*.tar,$data/text/train-*.tar@0.5,$media,$speech@0.2" precision=bf16 tokens=$tokens workers=$workers
 
-# speaks: first it reads unasked whatever can be joined from what was said, then it answers
-stage k1_reads k1_icl 120 "shards=$aloud" "dialogues=$answers" dialogue_weight=0.15 precision=bf16 guide=0.2 phones=0.5 misheard=0.15 context.bare=0.8 context.spliced=0.5 context.learned=0.8 context.repeat=0 context.lead=0.1
+# speaks: a model that is told which phone is due when learns to say codes in minutes, and says what nobody recorded
+stage k0_acoustic k0_acoustic 12 "shards=$said,$answers" precision=bf16
+told=$data/told replied=$data/replied
+distil() {
+    if [ -e "$1.whole" ]; then return; fi
+    say "== $1"
+    thinktalk data distill "$out/k0_acoustic" --out "$@" >&2
+    touch "$1.whole"
+}
+distil "$told" --texts $texts --count "$(some 40000)" --seed 51
+distil "$replied" --dialogues "$data"/text/train-*.tar --count "$(some 20000)" --seed 52
+# from that the Talker learns to read unasked, and then to answer
+stage k1_reads k1_icl 120 "shards=$said,$told/train-*.tar@2.5" "dialogues=$answers@0.4,$replied/train-*.tar@0.6" dialogue_weight=0.8 precision=bf16 guide=0.2 phones=0.5 misheard=0.15 context.bare=0.85 context.spliced=0.2 context.learned=0.8 context.repeat=0 context.lead=0.1
 stage k1_icl k1_icl 60 "shards=$said" "dialogues=$answers" precision=bf16 guide=0.2 misheard=0.1 context.spliced=0.2 context.learned=0.8 context.repeat=0.05
 few=()
 if [ -n "$rehearsal" ]; then few=(mining.prompts=24 mining.samples=4 mining.worst_chosen=100 mining.gap=0.01); fi

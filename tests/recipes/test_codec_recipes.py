@@ -10,12 +10,14 @@ import torch
 from sample_house import tone, write_shards
 
 from thinktalk.cli.main import main
+from thinktalk.data.coding import fingerprint
 from thinktalk.data.shards import ShardWriter
 from thinktalk.errors import ConfigError, InputError
 from thinktalk.layers.mel import log_mel
 from thinktalk.recipes.init import InitRecipe
 from thinktalk.recipes.recipe import change, find_recipe
 from thinktalk.training import speech_batches
+from thinktalk.training.acoustic import Acoustic
 from thinktalk.training.loop import Trainer
 from thinktalk.training.parallel import World
 from thinktalk.training.reader import CodeReader
@@ -218,3 +220,19 @@ def test_speech_that_comes_during_a_run_changes_nothing_of_its_heads(start, tmp_
     # another run sees the voice
     other = small("c1_tokenizer", start, str(folder / "*.tar"), tmp_path / "other")
     assert {n: p.shape for n, p in other.stage().modules.named_parameters()} != shapes
+
+
+def test_phones_to_codes(start, shards, tmp_path):
+    """What a run of k0_acoustic leaves: the checkpoint it began with, and who says the codes of that tokenizer."""
+    out = tmp_path / "run"
+    settings = [f"start={start}", f"shards={shards}", "steps=2", "batch_seconds=2", "width=16", "memory=16"]  # fmt: skip
+    assert main(["train", "k0_acoustic", "--out", str(out), *(f"--set={s}" for s in settings)]) == 0  # fmt: skip
+    model, by = Acoustic.load(out)
+    assert model.config.voices == ("voice0", "voice1", "voice2")
+    assert by == fingerprint(load_tokenizer(start))
+    before, after = hf.load(start), hf.load(out / "model")
+    for part, module in before.stages().items():
+        assert all(torch.equal(t, after.stages()[part].state_dict()[n]) for n, t in module.state_dict().items()), part  # fmt: skip
+    recipe = change(find_recipe("k0_acoustic"), [f"start={start}", f"shards={shards}"])
+    first, other = (r.stage().model.state_dict() for r in (recipe, change(recipe, ["seed=1"])))
+    assert not all(torch.equal(t, other[name]) for name, t in first.items())

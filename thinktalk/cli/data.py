@@ -9,7 +9,7 @@ import sys
 import tempfile
 from typing import TYPE_CHECKING, Any
 
-from thinktalk.cli import data_codes, data_speech
+from thinktalk.cli import data_codes, data_distill, data_speech
 from thinktalk.cli.options import positive
 from thinktalk.errors import InputError
 
@@ -39,7 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--json", action="store_true", help="print exactly one JSON object")
     shared.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    actions = parser.add_subparsers(dest="action", metavar="make|codes|check|show", required=True)
+    actions = parser.add_subparsers(
+        dest="action", metavar="make|codes|distill|check|show", required=True
+    )
     make = actions.add_parser(
         "make", parents=[shared], help="shards of recordings, or of a world made from a seed"
     )
@@ -65,6 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="size of a tar of recordings or chats",
     )
     data_speech.add_arguments(make)
+    data_distill.add_arguments(actions.add_parser("distill", parents=[shared], help="texts as codes that an acoustic model says"))  # fmt: skip
     data_codes.add_arguments(actions.add_parser("codes", parents=[shared], help="the same shards with the codes of all speech"))  # fmt: skip
     check = actions.add_parser("check", parents=[shared], help="name what cannot be used")
     check.add_argument("paths", nargs="+", metavar="TAR|DIR")
@@ -79,9 +82,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    return {"make": _make, "codes": data_codes.run, "check": _check, "show": _show}[args.action](
-        args
-    )
+    return {
+        "make": _make,
+        "codes": data_codes.run,
+        "distill": data_distill.run,
+        "check": _check,
+        "show": _show,
+    }[args.action](args)
 
 
 def _make(args: argparse.Namespace) -> int:

@@ -33,10 +33,13 @@ __all__ = [
     "augment",
     "frame_labels",
     "spoken",
+    "stress_labels",
 ]
 
 STRESS = "ˈˌ"
 """Marks that belong to the phone after them."""
+VOWELS = "AIOQWYaeiouæɐɑɒɔəɛɜɪʊʌᵊᵻ"
+"""Of Kokoro's alphabet: what a stress mark is about."""
 SILENCE = 0
 """The class of frames in which nobody speaks: before, after, between words, at punctuation."""
 BLANK = 0
@@ -98,21 +101,41 @@ def frame_labels(
     A stress mark's time is the next phone's; a phone that is not in `symbols` is IGNORED. `speed` is that of the sound
     against the labels.
     """
+    known = {s: n for n, s in enumerate(symbols.symbols, 1)}
+    numbers = [known.get(p, IGNORED) if _is_phone(p) else SILENCE for p in sample.phones]
+    return _in_frames(sample, numbers, frames=frames, rate=rate, speed=speed)
+
+
+def stress_labels(sample: Sample, *, frames: int, rate: float) -> Tensor:
+    """The stress (F,) int64 of the phone that is said in each frame: 0 none, 1 the first of STRESS, 2 the second.
+
+    A mark counts up to the next vowel, as espeak-ng writes it. IGNORED where no phone is known.
+    """
+    numbers, mark = [], 0
+    for phone in sample.phones:
+        if phone in STRESS:
+            mark = 1 + STRESS.index(phone)
+        numbers.append(mark if _is_phone(phone) else 0)
+        if phone in VOWELS:
+            mark = 0
+    return _in_frames(sample, numbers, frames=frames, rate=rate)
+
+
+def _in_frames(
+    sample: Sample, numbers: Sequence[int], *, frames: int, rate: float, speed: float = 1.0
+) -> Tensor:
+    """A number for each of the sample's phones -> that of each frame (F,), 0 in silence before and after."""
     if not len(sample.durations):
         return torch.full((frames,), IGNORED)
-    known = {s: n for n, s in enumerate(symbols.symbols, 1)}
-    numbers = [SILENCE]
-    for phone in sample.phones:
-        numbers.append(known.get(phone, IGNORED) if _is_phone(phone) else SILENCE)
-    numbers.append(SILENCE)
-    for n in range(len(numbers) - 2, 0, -1):  # from the end, so that two marks in a row both move
+    spread = [SILENCE, *numbers, SILENCE]
+    for n in range(len(spread) - 2, 0, -1):  # from the end, so that two marks in a row both move
         if sample.phones[n - 1] in STRESS:
-            numbers[n] = numbers[n + 1]
+            spread[n] = spread[n + 1]
     ends = np.cumsum(sample.durations) * sample.frame_seconds / speed
     middles = (np.arange(frames) + 0.5) / rate
     which = np.searchsorted(ends, middles, side="right")
-    inside = which < len(numbers)
-    labels = np.where(inside, np.asarray(numbers)[np.minimum(which, len(numbers) - 1)], IGNORED)
+    inside = which < len(spread)
+    labels = np.where(inside, np.asarray(spread)[np.minimum(which, len(spread) - 1)], IGNORED)
     return torch.from_numpy(labels)
 
 

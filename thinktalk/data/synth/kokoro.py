@@ -24,7 +24,15 @@ from thinktalk.data.synth.packages import Package, fetch, files
 from thinktalk.data.synth.voices import Said, Voice
 from thinktalk.errors import ConfigError, InputError
 
-__all__ = ["FRAME_SAMPLES", "SAMPLE_RATE", "Kokoro", "as_phones", "fetch_kokoro", "split_at"]
+__all__ = [
+    "FRAME_SAMPLES",
+    "SAMPLE_RATE",
+    "Kokoro",
+    "as_phones",
+    "fetch_kokoro",
+    "said_in_phones",
+    "split_at",
+]
 
 SAMPLE_RATE = 24_000
 FRAME_SAMPLES = 600  # 25 ms
@@ -84,6 +92,15 @@ def split_at(text: str) -> list[tuple[str, str]]:
     return [(w.strip(), s) for w, s in zip(parts[0::2], stops, strict=True) if w.strip() or s]
 
 
+def said_in_phones(text: str, *, british: bool = False) -> str:
+    """A text as it is said, a character a phone, stress, gaps and punctuation included. Errors: InputError (no espeak-ng)."""
+    said = ""
+    for words, stop in split_at(text):
+        ipa = espeak.ipa(words, "en" if british else "en-us") if words else ""
+        said += as_phones(ipa, british=british) + (stop + " " if stop else "")
+    return said.strip()
+
+
 @dataclass(frozen=True, slots=True)
 class _Files:
     model: bytes
@@ -139,11 +156,7 @@ class Kokoro:
 
     def phones(self, text: str, *, british: bool = False) -> str:
         """What will be said, a character a phone, stress and punctuation included; what the model does not know is left out."""
-        said = ""
-        for words, stop in split_at(text):
-            ipa = espeak.ipa(words, "en" if british else "en-us") if words else ""
-            said += as_phones(ipa, british=british) + (stop + " " if stop else "")
-        return "".join(p for p in said.strip() if p in self.vocabulary)
+        return "".join(p for p in said_in_phones(text, british=british) if p in self.vocabulary)
 
     def style(self, blend: Mapping[str, float]) -> np.ndarray:
         """Styles (510, 256) of a weighted sum of stock voices. Errors: ConfigError names the voices there are."""
