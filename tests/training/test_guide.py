@@ -27,7 +27,7 @@ from thinktalk.training.losses import IGNORE
 from thinktalk.training.p2_joint import JointStage
 from thinktalk.training.s1_sft import SftStage
 from thinktalk.training.talker_batches import Task, phones_of
-from thinktalk.training.talker_stage import TalkerStage
+from thinktalk.training.talker_stage import TalkerStage, _spelt
 from thinktalk.training.thinker_batches import Make
 
 RECORD = {"phones": "ab cde.", "durations": [4, 2, 2, 1, 3, 3, 3, 2, 4], "frame_seconds": 0.1}
@@ -145,33 +145,53 @@ def test_what_is_looked_at_is_the_token_that_was_told(parts) -> None:
     assert (slots[:5] == IGNORE).all() and (slots[5 : len(line.codes)] == P + 1 + 5).all()
 
 
-def test_phones_are_named_by_a_head_that_is_thrown_away(parts) -> None:
-    """Its cross-entropy over the places of codes whose phone is known; the Talker alone is exported."""
+def test_phones_are_named_by_heads_that_are_thrown_away(parts) -> None:
+    """Before the last layer that of each next code, two layers in those of each token; the Talker alone is exported."""
     model, kit = parts
     torch.manual_seed(0)
     stage, plain = TalkerStage(model, phones=0.5), TalkerStage(model)
     asked = lines(kit)
     bare = float(plain.loss(asked, generator=torch.Generator())[0].detach())
     unknown, seen = stage.loss(asked, generator=torch.Generator())
-    assert float(unknown.detach()) == bare and float(seen["named"]) == 0
+    assert float(unknown.detach()) == bare and float(seen["named"]) == float(seen["spelt"]) == 0
     labelled = [replace(x, phones=torch.arange(len(x.codes)) % 5) for x in asked]
     labelled[1].phones[3:9] = IGNORE
-    loss, seen = stage.loss(labelled, generator=torch.Generator())
-    layout = stage.layout(labelled, stage.tell(labelled))
-    hidden, total, count = stage.talker(layout.inputs), 0.0, 0
-    for row, line in zip(hidden, labelled, strict=True):
-        said = row[line.prompt.length + 1 :][: len(line.codes)]
-        total += F.cross_entropy(stage.namer(said), line.phones, reduction="sum")
-        count += int((line.phones != IGNORE).sum())
-    assert float((loss - bare).detach()) == pytest.approx(
-        0.5 * float(total.detach()) / count, rel=1e-4
-    )
-    loss.backward()
-    assert stage.namer.weight.grad.any() and set(stage.parts()) == {"talker"}
+    told = [replace(x, said=torch.arange(len(x.codes)) // 3) for x in labelled]
+    loss, _ = stage.loss(labelled, generator=torch.Generator())
+    both, seen = stage.loss(told, generator=torch.Generator())
+    layout = stage.layout(told, stage.tell(told))
+    given = {}
+    hooks = [layer.register_forward_pre_hook(lambda layer, args, n=n: given.update({n: args[0]})) for n, layer in enumerate(stage.talker.layers)]  # fmt: skip
+    stage.talker(layout.inputs)
+    for hook in hooks:
+        hook.remove()
+    last, early = given[len(given) - 1], given[min(2, len(given) - 1)]
+    naming = F.cross_entropy(stage.namer(last).flatten(0, 1), layout.phones.flatten())
+    spelling = F.cross_entropy(stage.speller(early).reshape(-1, len(PHONES) + 1), layout.spelt.flatten())  # fmt: skip
+    assert float((loss - bare).detach()) == pytest.approx(0.5 * float(naming.detach()), rel=1e-4)
+    assert float((both - loss).detach()) == pytest.approx(0.5 * float(spelling.detach()), rel=1e-4)
+    both.backward()
+    assert stage.namer.weight.grad.any() and stage.speller.weight.grad.any()
+    assert set(stage.parts()) == {"talker"}
     late = [replace(x, phones=x.phones.roll(1)) for x in labelled]  # planted: one code late
     assert (
         abs(float(stage.loss(late, generator=torch.Generator())[0].detach() - loss.detach())) > 1e-4
     )
+
+
+def test_a_token_is_spelt_where_it_is_read(parts) -> None:
+    """Phones of its codes, one after the other, once each: neither silence nor what is not known, and as many as are learned."""
+    _, kit = parts
+    line = lines(kit)[0]
+    n, R, P = 12, 3, line.prompt.length
+    line = replace(
+        line, codes=torch.arange(1, n + 1),
+        said=torch.tensor([0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 3]), phones=torch.tensor([0, 7, 7, IGNORE, 1, 2, 1, 3, 4, 5, 6, 9]),
+    )  # fmt: skip
+    spelt = _spelt(line, P, R, torch.device("cpu"))
+    known = (spelt != IGNORE).any(-1).nonzero().flatten().tolist()
+    assert known == [P + 1, P + 2], "the third token says nothing, the end of the text is none"
+    assert spelt[P + 1].tolist() == [7, 0, 0, 0, 0, 0] and spelt[P + 2].tolist() == [1, 2, 1, 3, 4, 5]  # fmt: skip
 
 
 def test_guiding_adds_its_share_and_nothing_without_labels(parts) -> None:

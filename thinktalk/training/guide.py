@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ from thinktalk.layers.rope import Rotary, rotate
 from thinktalk.prompt import Tokenizer
 from thinktalk.training.losses import IGNORE
 
-__all__ = ["guided", "letter_times", "token_ends", "tokens_heard", "tokens_said"]
+__all__ = ["guided", "inputs_of", "letter_times", "token_ends", "tokens_heard", "tokens_said"]
 
 
 def letter_times(text: str, times: Times | None) -> tuple[np.ndarray, np.ndarray] | None:
@@ -125,6 +126,23 @@ def guided(
         handles = [x.register_forward_pre_hook(watch) for x in layers]
     try:
         yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def inputs_of(decoder: Decoder, *numbers: int) -> Iterator[dict[int, Tensor]]:
+    """While it is open, forward passes of the decoder leave what these layers are given (B, T, D)."""
+    held: dict[int, Tensor] = {}
+
+    def watch(number: int, layer: nn.Module, args: tuple[Any, ...]) -> None:
+        held[number] = args[0]
+
+    layers = list(decoder.layers)
+    handles = [layers[n].register_forward_pre_hook(partial(watch, n)) for n in set(numbers)]
+    try:
+        yield held
     finally:
         for handle in handles:
             handle.remove()

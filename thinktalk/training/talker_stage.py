@@ -28,7 +28,7 @@ from thinktalk.data.speech import PHONES
 from thinktalk.errors import ConfigError
 from thinktalk.messages import Embedded
 from thinktalk.talker.model import Talker
-from thinktalk.training.guide import guided
+from thinktalk.training.guide import guided, inputs_of
 from thinktalk.training.losses import IGNORE, answer_loss
 from thinktalk.training.stage import Stage
 from thinktalk.training.talker_batches import Line
@@ -38,6 +38,8 @@ from thinktalk.weights.model import OmniModel
 __all__ = ["Layout", "TalkerStage", "lay_out", "talker_of"]
 
 WATCHED = 512  # places of a batch whose best code is looked at
+SPELT = 6
+"""Phones of a token that are learned."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class Layout:
     ends: Tensor  # (B, T) bool where the target is the end of speech
     said: Tensor  # (B, T, 2) int64 the slot (from, to) of the token that the code after each place says, IGNORE where it is not known
     phones: Tensor  # (B, T) int64 the phone that the code after each place says, IGNORE where it is not known
+    spelt: Tensor  # (B, T, SPELT) int64 the first phones of the token that is read at each place, 0 behind them, IGNORE where not known
 
 
 def lay_out(
@@ -66,7 +69,7 @@ def lay_out(
     """
     config, table = talker.talker_config, talker.embed.weight
     home = table.device
-    spoken, heard, positions, targets, slots, phones, first = [], [], [], [], [], [], []
+    spoken, heard, positions, targets, slots, phones, spelt, first = [], [], [], [], [], [], [], []
     heard_codes = [line.codes for line in lines] if heard_codes is None else heard_codes
     for line, one, codes in zip(lines, told, heard_codes, strict=True):
         n, R, P = len(line.codes), len(one.reply), one.length
@@ -83,6 +86,7 @@ def lay_out(
         targets.append(_targets(line, P, config, home))
         slots.append(_slots(line, P, R, home))
         phones.append(_phones(line, P, home))
+        spelt.append(_spelt(line, P, R, home))
     x_BTD = pad_sequence(heard, batch_first=True)
     B, T, D = x_BTD.shape
     where = [torch.arange(len(ids), device=home) + b * T + p for b, (ids, p) in enumerate(zip(spoken, first, strict=True))]  # fmt: skip
@@ -95,7 +99,8 @@ def lay_out(
     inputs = Embedded(flat.view(B, T, D), where_B3T)
     slot_BT2 = pad_sequence(slots, batch_first=True, padding_value=IGNORE)
     phone_BT = pad_sequence(phones, batch_first=True, padding_value=IGNORE)
-    return Layout(inputs, target_BT, target_BT == config.codec_eos, slot_BT2, phone_BT)
+    spelt_BTS = pad_sequence(spelt, batch_first=True, padding_value=IGNORE)
+    return Layout(inputs, target_BT, target_BT == config.codec_eos, slot_BT2, phone_BT, spelt_BTS)
 
 
 def _positions(prompt_3P: Tensor, n: int) -> Tensor:
@@ -139,6 +144,21 @@ def _phones(line: Line, P: int, device: torch.device) -> Tensor:
     return phones
 
 
+def _spelt(line: Line, P: int, R: int, device: torch.device) -> Tensor:
+    """(P + 2 + n, SPELT): at each place that reads a token of the reply the phones that its codes say."""
+    spelt = torch.full((P + 2 + len(line.codes), SPELT), IGNORE, dtype=torch.int64)
+    if line.said is not None and line.phones is not None:
+        of: dict[int, list[int]] = {}
+        for token, phone in zip(line.said.tolist(), line.phones.tolist(), strict=True):
+            own = of.setdefault(token, [])
+            if phone > 0 and (not own or own[-1] != phone):  # neither silence nor the same again
+                own.append(phone)
+        for token, own in of.items():
+            if token < R and own and P + 1 + token < len(spelt):
+                spelt[P + 1 + token] = torch.tensor((own + [0] * SPELT)[:SPELT])
+    return spelt.to(device)
+
+
 class TalkerStage(Stage):
     """Batches are lists of Lines; the Talker learns to say them after a Thinker that stays as it is."""
 
@@ -153,17 +173,18 @@ class TalkerStage(Stage):
         cache: str | Path | None = None,
     ):
         """`model` has Thinker, senses and Talker; `guide`: weight of guided attention (guide.py); `misheard`: share of the
-        Talker's own codes that it hears wrong; `phones`: weight of naming the phone of each next code, by a head that is thrown
-        away; `cache` is a directory for what the Thinker told."""
+        Talker's own codes that it hears wrong; `phones`: weight of naming the phones of each token where it is read, and the
+        phone of each next code before the last layer, by heads that are thrown away; `cache` is a directory for what the Thinker told."""
         self.talker = talker_of(model)
         self.modules: nn.Module = self.talker
         self.teller = Teller(model, cache)
         self.eos_weight, self.guide, self.misheard = eos_weight, guide, misheard
         self.phones = phones
-        self.namer = None
+        self.namer = self.speller = None
         if phones:
-            self.namer = nn.Linear(self.talker.config.width, len(PHONES) + 1)
-            self.modules = nn.ModuleDict({"talker": self.talker, "namer": self.namer})
+            width, known = self.talker.config.width, len(PHONES) + 1
+            self.namer, self.speller = nn.Linear(width, known), nn.Linear(width, SPELT * known)
+            self.modules = nn.ModuleDict({"talker": self.talker, "namer": self.namer, "speller": self.speller})  # fmt: skip
 
     def parts(self) -> dict[str, nn.Module]:
         """The Talker."""
@@ -177,9 +198,11 @@ class TalkerStage(Stage):
         self, batch: Sequence[Line], *, generator: torch.Generator, **turn: str
     ) -> tuple[Tensor, dict[str, Tensor | float]]:
         """Mean cross-entropy of the next code; `right` is how often the best code is the one said, `stop` the loss of
-        ends, `looked` what guided heads give to the token that is said, `named` phones named right."""
+        ends, `looked` what guided heads give to the token that is said, `named` and `spelt` phones named right."""
         layout = self.layout(batch, self.tell(batch), self._misheard(batch, generator))
-        with guided(self.talker, layout.said if self.guide else None) as heads:
+        last = len(self.talker.layers) - 1
+        early = min(2, last)
+        with guided(self.talker, layout.said if self.guide else None) as heads, inputs_of(self.talker, early, last) as held:  # fmt: skip
             hidden = self.talker(layout.inputs)
         weights = 1 + (self.eos_weight - 1) * layout.ends
         loss, _ = answer_loss(hidden, layout.targets, self.talker.logits, weights=weights)
@@ -188,19 +211,12 @@ class TalkerStage(Stage):
             strayed, looked = torch.stack(heads).mean(0)
             loss = loss + self.guide * strayed
             seen["looked"] = looked.detach()
-        if self.namer is not None:
-            misnamed, named = self._name(self.namer, hidden, layout.phones)
-            loss = loss + self.phones * misnamed
-            seen["named"] = named
+        if self.namer is not None and self.speller is not None:
+            spelling = self.speller(held[early]).unflatten(-1, (SPELT, -1))
+            for name, logits, phones in (("named", self.namer(held[last]), layout.phones), ("spelt", spelling, layout.spelt)):  # fmt: skip
+                wrong, seen[name] = _named(logits, phones)
+                loss = loss + self.phones * wrong
         return loss, seen
-
-    def _name(self, namer: nn.Module, hidden: Tensor, phones_BT: Tensor) -> tuple[Tensor, Tensor]:
-        """Cross-entropy of the phone of each next code, and the share that is named right; zeros where none is known."""
-        known = phones_BT != IGNORE
-        logits, wanted = namer(hidden[known]).float(), phones_BT[known]
-        if not len(wanted):
-            return logits.sum(), logits.detach().sum()
-        return F.cross_entropy(logits, wanted), (logits.argmax(-1) == wanted).float().mean()
 
     def tell(self, batch: Sequence[Line]) -> list[Told]:
         """What the Thinker tells of each line."""
@@ -245,6 +261,16 @@ class TalkerStage(Stage):
             ends = self.talker.logits(hidden[layout.ends])
             seen["stop"] = F.cross_entropy(ends, layout.targets[layout.ends])
         return seen
+
+
+def _named(logits: Tensor, phones: Tensor) -> tuple[Tensor, Tensor]:
+    """Cross-entropy of phones (...) by logits (..., V), and the share that is named right; zeros where none is known."""
+    known = phones != IGNORE
+    logits, wanted = logits[known].float(), phones[known]
+    if not len(wanted):
+        return logits.sum(), logits.new_zeros(())
+    right = (logits.detach().argmax(-1) == wanted).float().mean()
+    return F.cross_entropy(logits, wanted), right
 
 
 def talker_of(model: OmniModel) -> Talker:
