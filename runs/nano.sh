@@ -146,6 +146,10 @@ stage p2_joint p2_joint 150 guide=0.2 spliced=0.4 length=0.1 encoder_rate=0.5 op
 stage p3_long p3_long 15 "shards=${speech//,/@0.2,}@0.2,$media,$talks" precision=bf16 tokens=8192 recompute=false speech=0.2
 stage s1_sft s1_sft 60 "shards=$data/dialogues/train-*.tar,$data/text/train-*.tar@0.5,$media,$speech@0.2" precision=bf16 tokens=$tokens workers=$workers
 
+# the Talker hears e + h: embeddings six times as large, hidden states as small, and the Thinker computes the same
+if [ ! -e "$out/balanced/config.json" ]; then thinktalk convert "$model" "$out/balanced" --balance 6 >&2; fi
+model=$out/balanced
+
 # speaks: a model that is told which phone is due when learns to say codes in minutes, and says what nobody recorded
 stage k0_acoustic k0_acoustic 12 "shards=$said,$answers" precision=bf16
 told=$data/told replied=$data/replied

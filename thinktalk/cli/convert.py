@@ -43,6 +43,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="this stage of another model in the place of SRC's; may be given again (audio,vision,thinker,talker,dit,vocoder,wav2code)",
     )
     parser.add_argument(
+        "--balance",
+        type=float,
+        metavar="F",
+        help="a Thinker that computes the same, its embeddings F times as large and its hidden states as small, so that the Talker hears both",
+    )
+    parser.add_argument(
         "--shard-size", default="5GB", metavar="S", help="largest file, such as 500MB (default 5GB)"
     )
     parser.add_argument(
@@ -73,7 +79,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     _check(args)
-    report = _pack(args) if args.pack else _join(args) if args.take else _convert(args)
+    make = _pack if args.pack else _join if args.take else _balance if args.balance is not None else _convert  # fmt: skip
+    report = make(args)
     print(json.dumps(report) if args.json else "\n".join(_lines(report)))
     return 0
 
@@ -89,14 +96,15 @@ def _check(args: argparse.Namespace) -> None:
         "set": [],
     }
     for_packs = {"stages": None, "float16": None}
-    way = "--pack" if args.pack else "--take" if args.take else ""
+    ways = [f"--{name}" for name in ("pack", "take", "balance") if getattr(args, name) not in (None, False, [])]  # fmt: skip
+    if len(ways) > 1:
+        raise ConfigError(f"{ways[1]}: not together with {ways[0]}; convert what the first has written")  # fmt: skip
+    way = "".join(ways)
     wrong = ({} if args.pack else for_packs) | (for_files if way else {})
     for name, unset in wrong.items():
         if getattr(args, name) != unset:
             only = name in for_packs
             raise ConfigError(f"--{name.replace('_', '-')}: {'only with --pack' if only else f'not together with {way}'}; leave it out")  # fmt: skip
-    if args.pack and args.take:
-        raise ConfigError("--take: not together with --pack; pack what it has written")
 
 
 def _pack(args: argparse.Namespace) -> dict[str, Any]:
@@ -119,6 +127,15 @@ def _join(args: argparse.Namespace) -> dict[str, Any]:
     take = {stage: resolve(model) for stage, _, model in pairs}
     join(resolve(args.source), args.target, take, overwrite=args.overwrite)
     return {"directory": args.target, "taken": {stage: str(where) for stage, where in take.items()}}
+
+
+def _balance(args: argparse.Namespace) -> dict[str, Any]:
+    from thinktalk.omni import resolve
+    from thinktalk.weights.balance import balanced
+
+    before, after = balanced(resolve(args.source), args.target, args.balance, overwrite=args.overwrite)  # fmt: skip
+    names = ("embeddings", "hidden states")
+    return {"directory": args.target, "before": dict(zip(names, before, strict=True)), "after": dict(zip(names, after, strict=True))}  # fmt: skip
 
 
 def _convert(args: argparse.Namespace) -> dict[str, Any]:

@@ -128,7 +128,7 @@ def _bench(args: argparse.Namespace, held: HeldOut, n: int, share: Share) -> Ben
         raise WeightsError(f"{args.model}: has no Talker and code2wav, expected a model that speaks; choose another")  # fmt: skip
     assert omni.directory is not None
     bench = Bench(
-        omni=omni, model=str(args.model), sum=weights_sum(omni.directory, dtype=args.dtype), held=held, dtype=args.dtype,
+        omni=omni, model=str(args.model), sum=weights_sum(omni.directory, dtype=args.dtype), text_sum=weights_sum(omni.directory, dtype=args.dtype, written=True), held=held, dtype=args.dtype,
         out=Path(args.out), judges=judges, n=n, seed=args.seed, watch=_say,
         batch=args.batch, question=args.ask, share=share,
     )  # fmt: skip

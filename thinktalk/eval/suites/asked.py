@@ -181,7 +181,9 @@ def _measured(bench: Bench, name: str, asked: list[Question], arm: str) -> Asked
     # who lends its media to whom depends on how many there are
     more = {"of": len(asked)} if arm == "shuffled" else {}
     label = f"{name}{ARM}{arm}" if arm else name
-    return Asked(asked, bench.results(label.replace(" ", "_"), items, work, arm=arm, **more))
+    return Asked(
+        asked, bench.results(label.replace(" ", "_"), items, work, written=True, arm=arm, **more)
+    )
 
 
 # ------------------------------------------------------------------------------------------------------------------ rows

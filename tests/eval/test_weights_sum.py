@@ -1,0 +1,42 @@
+"""Which results are of which weights: a new voice leaves what is written as it was, a new Thinker does not."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+from thinktalk.eval.bench import weights_sum
+
+
+@pytest.fixture
+def packed(tiny_checkpoint, tmp_path):
+    return shutil.copytree(tiny_checkpoint, tmp_path / "model")
+
+
+@pytest.mark.parametrize("name", ["talker.safetensors", "dit.safetensors", "vocoder.safetensors", "wav2code.safetensors", "spk_dict.pt"])  # fmt: skip
+def test_a_new_voice_writes_the_same(packed, name):
+    (packed / name).write_bytes(b"another")
+    before = weights_sum(packed), weights_sum(packed, written=True)
+    (packed / name).write_bytes(b"a third")
+    after = weights_sum(packed), weights_sum(packed, written=True)
+    assert before[0] != after[0] and before[1] == after[1]
+
+
+def test_a_new_thinker_does_not(packed):
+    for name in ("audio.safetensors", "config.json"):
+        before = weights_sum(packed, written=True)
+        (packed / name).write_bytes(b"another")
+        assert weights_sum(packed, written=True) != before
+    assert weights_sum(packed, written=True, dtype="int8") != weights_sum(packed, written=True)
+
+
+def test_options_of_speech_are_none_of_text(packed):
+    path = packed / "generation_config.json"
+    path.write_text(json.dumps({"thinker_top_k": 1, "token2wav_num_steps": 10}))
+    before = weights_sum(packed), weights_sum(packed, written=True)
+    path.write_text(json.dumps({"thinker_top_k": 1, "token2wav_num_steps": 2}))
+    assert weights_sum(packed, written=True) == before[1] and weights_sum(packed) != before[0]
+    path.write_text(json.dumps({"thinker_top_k": 2, "token2wav_num_steps": 2}))
+    assert weights_sum(packed, written=True) != before[1]
