@@ -10,7 +10,8 @@ import pytest
 
 from thinktalk.data.prompts import split_of
 from thinktalk.data.synth import sentences as sources
-from thinktalk.data.synth.sentences import aloud, in_words, sentences
+from thinktalk.data.synth.sentences import sentences
+from thinktalk.data.synth.wording import aloud, in_words
 from thinktalk.errors import InputError
 from thinktalk.metrics.wer import normalise
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from thinktalk.data.prompts import split_of
 from thinktalk.data.samples import parse
 from thinktalk.data.shards import scan
 from thinktalk.data.synth import drills, facts, pictures, text
-from thinktalk.data.synth.world import fill, make_world, record_of
+from thinktalk.data.synth.world import Item, fill, make_world, record_of
 from thinktalk.errors import ConfigError, InputError
 
 COUNTS = {"train": 50, "dev": 8, "test": 20}
@@ -145,7 +146,7 @@ def questions(out, split: str) -> set[str]:
 
 def test_no_test_content_and_no_test_wording_is_trained(tmp_path):
     make_world(text.arithmetic, tmp_path, counts={"train": 400, "test": 60})
-    train, test = questions(tmp_path, "train"), questions(tmp_path, "test")
+    train, test = ({q for q in questions(tmp_path, split) if re.search(r"\d", q)} for split in ("train", "test"))  # fmt: skip
 
     def contents(asked: set[str]) -> set[str]:
         return {re.search(r"\d+ \w+ \d+", q)[0] for q in asked}
@@ -155,6 +156,21 @@ def test_no_test_content_and_no_test_wording_is_trained(tmp_path):
 
     assert not contents(train) & contents(test) and not frames(train) & frames(test)
     assert {split_of(c, salt="arithmetic") for c in contents(train)} == {"train"}
+
+
+def test_a_third_of_written_questions_are_in_the_words_of_speech(tmp_path):
+    """Two plus three, for a model that will be asked aloud; the answer is written as ever, what has a picture is not changed."""
+    item = Item("sums", "2 3", ("What is {a} plus {b}?", "Add {a} and {b}."), "2 plus 3 is 5.", {"a": 2, "b": 3}, before=[("I am 9.", "9 it is.")])  # fmt: skip
+    draw, said = random.Random(0), 0
+    for _ in range(300):
+        told, nine, asked, answer = (m["content"] for m in record_of(item, "train", draw)["messages"])  # fmt: skip
+        assert (told, nine, answer) in {("I am nine.", "9 it is.", "2 plus 3 is 5."), ("I am 9.", "9 it is.", "2 plus 3 is 5.")}  # fmt: skip
+        assert ("two" in asked) == (told == "I am nine.") and ("2" in asked) != ("two" in asked)
+        said += "two" in asked
+    assert 70 < said < 130
+    seen = replace(item, pixels={"png": (8, 8)})
+    for _ in range(30):
+        assert "2" in str(record_of(seen, "train", draw)["messages"][-2]["content"])
 
 
 def test_a_split_without_contents_is_refused(tmp_path):

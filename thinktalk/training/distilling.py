@@ -24,7 +24,8 @@ from thinktalk.data.mixture import expand
 from thinktalk.data.samples import FRAME_SECONDS, read_record
 from thinktalk.data.shards import ShardWriter, scan
 from thinktalk.data.synth.kokoro import said_in_phones
-from thinktalk.data.synth.sentences import aloud, sentences
+from thinktalk.data.synth.sentences import sentences
+from thinktalk.data.synth.wording import aloud
 from thinktalk.data.synth.world import begun
 from thinktalk.errors import InputError
 from thinktalk.training.acoustic import Acoustic, Utterance

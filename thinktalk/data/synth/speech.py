@@ -28,8 +28,9 @@ from thinktalk.data.samples import FRAME_SECONDS
 from thinktalk.data.shards import Fault, ShardWriter
 from thinktalk.data.synth import text
 from thinktalk.data.synth.ogg import opus
-from thinktalk.data.synth.sentences import SOURCES, aloud, sentences
+from thinktalk.data.synth.sentences import SOURCES, sentences
 from thinktalk.data.synth.voices import Engine, Said, Voice, cast, is_kept, own_voices
+from thinktalk.data.synth.wording import aloud
 from thinktalk.data.synth.world import Item, begun, draw_item, fill
 from thinktalk.errors import ConfigError, InputError
 

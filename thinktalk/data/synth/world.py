@@ -26,12 +26,15 @@ from typing import Any
 
 from thinktalk.data.prompts import SPLITS, split_of
 from thinktalk.data.shards import ShardWriter
+from thinktalk.data.synth.wording import aloud
 from thinktalk.errors import ConfigError, InputError
 
 __all__ = ["Item", "World", "begun", "draw_item", "fill", "make_world", "record_of"]
 
 TRIES = 1000  # draws before a split is taken to be without contents
 SHARD_SAMPLES = 1000
+IN_WORDS = 0.33
+"""Of written questions without media: what is spoken reaches a model without digits."""
 
 
 @dataclass(frozen=True)
@@ -75,13 +78,16 @@ def fill(item: Item, split: str, draw: random.Random) -> str:
 
 
 def record_of(item: Item, split: str, draw: random.Random) -> dict:
-    """The sample's JSON."""
-    words = {"type": "text", "text": fill(item, split, draw)}
+    """The sample's JSON. Of questions without media some are asked in the words of speech: "three plus four"."""
+    asking = fill(item, split, draw)
+    bare = not item.parts and not item.pixels
+    turned = aloud if bare and draw.random() < IN_WORDS else str
+    words = {"type": "text", "text": turned(asking)}
     shown = list(item.parts) or [{"type": "image", "image": name} for name in item.pixels]
     asked = [*shown, words] if draw.random() < 0.5 else [words, *shown]
     content = asked if shown else words["text"]
     earlier = [
-        {"role": role, "content": said}
+        {"role": role, "content": turned(said) if role == "user" else said}
         for turn in item.before
         for role, said in zip(("user", "assistant"), turn, strict=True)
     ]

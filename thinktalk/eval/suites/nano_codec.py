@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from thinktalk.data.samples import Sample
-from thinktalk.data.synth.sentences import aloud
+from thinktalk.data.synth.wording import aloud
 from thinktalk.errors import ThinktalkError
 from thinktalk.eval.bench import Bench
 from thinktalk.eval.figures import draw_spectrograms

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from thinktalk.data.samples import Sample
-from thinktalk.data.synth.sentences import aloud
+from thinktalk.data.synth.wording import aloud
 from thinktalk.errors import InputError
 from thinktalk.eval.bench import Bench
 from thinktalk.eval.heldout import is_new
