@@ -19,13 +19,15 @@ from thinktalk.data.synth import omni, pictures, sounds, text, videos
 from thinktalk.data.synth.kokoro import Kokoro
 from thinktalk.data.synth.objects import Objects
 from thinktalk.data.synth.ogg import opus
-from thinktalk.data.synth.sentences import aloud
 from thinktalk.data.synth.things import catalogue
-from thinktalk.data.synth.voices import own_voices
+from thinktalk.data.synth.voices import Voice, own_voices
+from thinktalk.data.synth.wording import aloud
 from thinktalk.data.synth.world import Item, draw_item, fill
 
 HERE = Path(__file__).parent / "asked"
 OURS, NOTO, KOKORO = "Apache-2.0 (drawn or sounded by thinktalk)", "Apache-2.0 (Noto emoji, Google)", "Apache-2.0 (spoken by Kokoro-82M)"  # fmt: skip
+QUESTION, ANSWER = "Tell me the day that comes before Friday.", "Thursday comes before Friday."
+"""What scripts/demo asks, in a voice that is kept for tests."""
 SENTENCE = "The wooden bridge over the river was painted red twice this year."
 
 
@@ -42,7 +44,10 @@ def main() -> None:
         ("which_sounds", omni.which, OURS), ("before_after", omni.before_after, OURS),
     ]  # fmt: skip
     told = [_world(name, skill, licence, draw) for name, skill, licence in skills]
-    speaker, voices = Kokoro(cache), own_voices("kokoro")
+    speaker, voices = (
+        Kokoro(cache),
+        [*own_voices("kokoro"), Voice("af_nova", False, {"af_nova": 1.0})],
+    )
 
     def say(name: str, words: str, number: int) -> dict[str, str]:
         said = speaker.say(words, voices[number])
@@ -54,6 +59,9 @@ def main() -> None:
         words = fill(item, "test", draw)
         told.append({"task": item.skill, "ask": "", "answer": item.answer, **say(f"spoken_{item.skill}", aloud(words), number)})  # fmt: skip
     told.append({"task": "transcribe", "ask": "I need the text of this clip, word for word.", "answer": SENTENCE, **say("sentence", SENTENCE, 3)})  # fmt: skip
+    told.append(
+        {"task": "calendar", "ask": "", "answer": ANSWER, **say("spoken_calendar", QUESTION, 4)}
+    )
     lines = ",\n  ".join(json.dumps(one, ensure_ascii=False) for one in told)
     (HERE / "asked.json").write_text(f"[\n  {lines}\n]\n", encoding="utf-8")
     for path in sorted(HERE.iterdir()):
