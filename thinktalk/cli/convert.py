@@ -78,14 +78,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    _check(args)
-    make = _pack if args.pack else _join if args.take else _balance if args.balance is not None else _convert  # fmt: skip
-    report = make(args)
+    ways = {"pack": _pack, "take": _join, "balance": _balance}
+    chosen = [name for name in ways if getattr(args, name) not in (None, False, [])]
+    _check(args, [f"--{name}" for name in chosen])
+    report = ways[chosen[0]](args) if chosen else _convert(args)
     print(json.dumps(report) if args.json else "\n".join(_lines(report)))
     return 0
 
 
-def _check(args: argparse.Namespace) -> None:
+def _check(args: argparse.Namespace, ways: list[str]) -> None:
     """Options of one way are not dropped silently in the other."""
     for_files = {
         "dtype": None,
@@ -96,7 +97,6 @@ def _check(args: argparse.Namespace) -> None:
         "set": [],
     }
     for_packs = {"stages": None, "float16": None}
-    ways = [f"--{name}" for name in ("pack", "take", "balance") if getattr(args, name) not in (None, False, [])]  # fmt: skip
     if len(ways) > 1:
         raise ConfigError(f"{ways[1]}: not together with {ways[0]}; convert what the first has written")  # fmt: skip
     way = "".join(ways)

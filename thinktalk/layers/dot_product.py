@@ -1,7 +1,7 @@
 """Scaled dot-product attention: q (..., T, K), k and v (..., S, K) -> (..., T, K), through torch's fused kernel.
 
-While a CPU learns in bfloat16, in plain products: backwards and forwards together the fused kernel took 4 to 7 times as long
-at the lengths of the encoders' and the flow's blocks, 1.8 times at 280 slots and 1.4 times at 600 (torch 2.13, freed memory
+While a CPU learns in bfloat16, in plain products: backwards and forwards together the fused kernel took 4 to 9 times as long
+at the lengths of the encoders' and the flow's blocks, 1.9 times at 280 slots and 1.5 times at 600 (torch 2.13, freed memory
 kept as training does, `python benchmarks/attention.py`).
 
 Letters: B rows, H query heads, N key heads, T queries, S slots, K head width.

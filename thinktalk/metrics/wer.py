@@ -15,7 +15,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["Errors", "align", "cer", "character_errors", "normalise", "wer", "word_errors"]
+__all__ = [
+    "ONES",
+    "TENS",
+    "Errors",
+    "align",
+    "cer",
+    "character_errors",
+    "normalise",
+    "wer",
+    "word_errors",
+]
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,6 @@ Letters: B rows, L symbols, T codes, Q parts of a code (100 a second), D width, 
 from __future__ import annotations
 
 import dataclasses
-import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,10 +27,9 @@ from torch.nn.utils.rnn import pad_sequence
 from thinktalk.data.samples import FRAME_SECONDS, Sample
 from thinktalk.data.speech import PHONES, STRESS, frame_labels, stress_labels
 from thinktalk.errors import InputError, WeightsError
+from thinktalk.training.beside import found, save
 from thinktalk.training.losses import IGNORE
 from thinktalk.training.stage import Metrics, Stage
-from thinktalk.weights.files import TensorFiles, read_header
-from thinktalk.weights.store import Planned, write_file
 
 __all__ = ["FILE", "Acoustic", "AcousticConfig", "AcousticStage", "Timed", "Utterance", "collate", "timed"]  # fmt: skip
 
@@ -209,9 +206,9 @@ class Acoustic(nn.Module):
         self, utterances: Sequence[Utterance], voices: Tensor, temperature: float, generator: torch.Generator | None
     ) -> list[list[int]]:  # fmt: skip
         """Durations as they are given, or drawn."""
-        symbols = [_symbols(u.phones) for u in utterances]
         if all(u.durations is not None for u in utterances):
             return [list(u.durations or ()) for u in utterances]
+        symbols = [_symbols(u.phones) for u in utterances]
         speeds = torch.tensor([u.speed for u in utterances], device=voices.device)
         padded = pad_sequence(symbols, batch_first=True, padding_value=EDGE).to(voices.device)
         logits = self.timing(padded, voices, speeds, _there([len(s) for s in symbols], voices.device))  # fmt: skip
@@ -225,16 +222,7 @@ class Acoustic(nn.Module):
 
     def save(self, path: str | Path, *, codes_by: str) -> None:
         """Write one file, whole or not at all; `codes_by` is the fingerprint of the tokenizer (data/coding.py)."""
-        path = Path(path)
-        plan = [Planned(name, t.dtype, tuple(t.shape), lambda t=t: t) for name, t in self.state_dict().items()]  # fmt: skip
-        about = {**dataclasses.asdict(self.config), "codes_by": codes_by}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            write_file(partial, plan, metadata={"acoustic": json.dumps(about)})
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        save(self, path, "acoustic", {**dataclasses.asdict(self.config), "codes_by": codes_by})
 
     @classmethod
     def load(cls, path: str | Path) -> tuple[Self, str]:
@@ -242,22 +230,15 @@ class Acoustic(nn.Module):
 
         Errors: WeightsError if it is none.
         """
-        path = Path(path)
-        path = path / FILE if path.is_dir() else path
-        if not path.exists():
-            raise WeightsError(f"{path}: not there, expected what a run of k0_acoustic leaves; train one first")  # fmt: skip
-        files = TensorFiles.of(read_header(path))
+        held = found(path, FILE, by="k0_acoustic")
         try:
-            with open(path, "rb") as file:
-                header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-            about = json.loads(header["__metadata__"]["acoustic"])
+            about = held.about("acoustic")
             codes_by = str(about.pop("codes_by"))
             with torch.device("meta"):
                 model = cls(AcousticConfig(**{**about, "voices": tuple(about["voices"])}))
-            weights = {name: files.read(name) for name in model.state_dict()}
-            model.load_state_dict(weights, assign=True)
+            model.load_state_dict(held.weights(model.state_dict()), assign=True)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise WeightsError(f"{path}: is no acoustic model ({' '.join(str(error).split())[:120]}), expected what a run of k0_acoustic leaves; train it again") from None  # fmt: skip
+            raise WeightsError(f"{held.path}: is no acoustic model ({' '.join(str(error).split())[:120]}), expected what a run of k0_acoustic leaves; train it again") from None  # fmt: skip
         return model.eval().requires_grad_(False), codes_by
 
 

@@ -12,8 +12,6 @@ Letters: N codes of all clips, D width, V labels, T slots (50 a second).
 from __future__ import annotations
 
 import dataclasses
-import json
-import os
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
@@ -28,10 +26,9 @@ from thinktalk.errors import WeightsError
 from thinktalk.layers.audio_block import AudioBlock, sinusoids
 from thinktalk.layers.linear import Linear
 from thinktalk.metrics.wer import Errors, word_errors
+from thinktalk.training.beside import found, save
 from thinktalk.training.losses import ctc
 from thinktalk.wav2code.pieces import Pieces
-from thinktalk.weights.files import TensorFiles, read_header
-from thinktalk.weights.store import Planned, write_file
 
 __all__ = ["FILE", "CodeReader", "Listener", "greedy"]
 
@@ -126,40 +123,25 @@ class CodeReader(nn.Module):
 
     def save(self, path: str | Path) -> None:
         """Write one file; it appears whole or not at all."""
-        path = Path(path)
-        plan = [Planned(name, t.dtype, tuple(t.shape), lambda t=t: t) for name, t in self.state_dict().items()]  # fmt: skip
         about = {
             "wav2code": dataclasses.asdict(self.config),
             "symbols": list(self.symbols.symbols),
             "num_layers": len(self.listener.layers),
         }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            write_file(partial, plan, metadata={"reader": json.dumps(about)})
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        save(self, path, "reader", about)
 
     @classmethod
     def load(cls, path: str | Path, *, device: str | torch.device = "cpu") -> Self:
         """The reader in `<run of c1>/reader.safetensors` (the file, or the folder it is in). WeightsError if it is none."""
-        path = Path(path)
-        path = path / FILE if path.is_dir() else path
-        if not path.exists():
-            raise WeightsError(f"{path}: not there, expected what a run of c1_tokenizer leaves; train one first")  # fmt: skip
-        files = TensorFiles.of(read_header(path))
+        held = found(path, FILE, by="c1_tokenizer")
         try:
-            with open(path, "rb") as file:
-                header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-            about = json.loads(header["__metadata__"]["reader"])
+            about = held.about("reader")
             fields = {**about["wav2code"], "levels": tuple(about["wav2code"]["levels"])}
             with torch.device("meta"):
                 reader = cls(Wav2CodeConfig(**fields), Symbols(tuple(about["symbols"])), num_layers=about["num_layers"])  # fmt: skip
-            weights = {name: files.read(name) for name in reader.state_dict()}
-            reader.load_state_dict(weights, assign=True)
+            reader.load_state_dict(held.weights(reader.state_dict()), assign=True)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise WeightsError(f"{path}: is no reader of codes ({' '.join(str(error).split())[:120]}), expected what a run of c1_tokenizer leaves; train it again") from None  # fmt: skip
+            raise WeightsError(f"{held.path}: is no reader of codes ({' '.join(str(error).split())[:120]}), expected what a run of c1_tokenizer leaves; train it again") from None  # fmt: skip
         return reader.to(device).eval().requires_grad_(False)
 
 

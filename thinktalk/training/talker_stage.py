@@ -202,7 +202,8 @@ class TalkerStage(Stage):
         layout = self.layout(batch, self.tell(batch), self._misheard(batch, generator))
         last = len(self.talker.layers) - 1
         early = min(2, last)
-        with guided(self.talker, layout.said if self.guide else None) as heads, inputs_of(self.talker, early, last) as held:  # fmt: skip
+        looked_at = (early, last) if self.namer is not None else ()
+        with guided(self.talker, layout.said if self.guide else None) as heads, inputs_of(self.talker, *looked_at) as held:  # fmt: skip
             hidden = self.talker(layout.inputs)
         weights = 1 + (self.eos_weight - 1) * layout.ends
         loss, _ = answer_loss(hidden, layout.targets, self.talker.logits, weights=weights)

@@ -4,31 +4,9 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["aloud", "in_words"]
+from thinktalk.metrics.wer import ONES, TENS
 
-_UNITS = [
-    "zero",
-    "one",
-    "two",
-    "three",
-    "four",
-    "five",
-    "six",
-    "seven",
-    "eight",
-    "nine",
-    "ten",
-    "eleven",
-    "twelve",
-    "thirteen",
-    "fourteen",
-    "fifteen",
-    "sixteen",
-    "seventeen",
-    "eighteen",
-    "nineteen",
-]
-_TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
+__all__ = ["aloud", "in_words"]
 
 
 def in_words(number: int) -> str:
@@ -39,10 +17,10 @@ def in_words(number: int) -> str:
     """
     assert 0 <= number < 1_000_000, f"{number} is no number below a million"
     if number < 20:
-        return _UNITS[number]
+        return ONES[number]
     if number < 100:
         tens, rest = divmod(number, 10)
-        return _TENS[tens - 2] + (f" {_UNITS[rest]}" if rest else "")
+        return TENS[tens - 2] + (f" {ONES[rest]}" if rest else "")
     size, name = (1000, "thousand") if number >= 1000 else (100, "hundred")
     many, rest = divmod(number, size)
     link = " and " if rest < 100 else " "
