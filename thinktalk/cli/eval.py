@@ -114,7 +114,7 @@ def _chosen(args: argparse.Namespace) -> dict[str, Ability]:
 
 
 def _bench(args: argparse.Namespace, held: HeldOut, n: int, share: Share) -> Bench:
-    from thinktalk.eval.bench import Bench, weights_sum
+    from thinktalk.eval.bench import NO_MATTER, Bench, weights_sum
     from thinktalk.eval.judges import Judges
 
     judges = Judges(args.cache, alike=args.alike)
@@ -127,8 +127,9 @@ def _bench(args: argparse.Namespace, held: HeldOut, n: int, share: Share) -> Ben
     if "nano" in args.suite and (omni.directory is None or not omni.can_speak):
         raise WeightsError(f"{args.model}: has no Talker and code2wav, expected a model that speaks; choose another")  # fmt: skip
     assert omni.directory is not None
+    sums = {of: weights_sum(omni.directory, dtype=args.dtype, of=of) for of in ("all", *NO_MATTER)}
     bench = Bench(
-        omni=omni, model=str(args.model), sum=weights_sum(omni.directory, dtype=args.dtype), text_sum=weights_sum(omni.directory, dtype=args.dtype, written=True), held=held, dtype=args.dtype,
+        omni=omni, model=str(args.model), sum=sums["all"], sums=sums, held=held, dtype=args.dtype,
         out=Path(args.out), judges=judges, n=n, seed=args.seed, watch=_say,
         batch=args.batch, question=args.ask, share=share,
     )  # fmt: skip

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,13 @@ from thinktalk.weights.update import WAV2CODE
 __all__ = ["Bench", "weights_sum"]
 
 FILES = ("*.safetensors", "config.json", "generation_config.json", "spk_dict.pt")
-SPOKEN = {f"{stage}.safetensors" for stage in (*PARTS["talker"], *PARTS["code2wav"], WAV2CODE)} | {
-    "spk_dict.pt"
+NO_MATTER = {
+    "text": (*PARTS["talker"], *PARTS["code2wav"], WAV2CODE),
+    "codes": (*PARTS["thinker"], *PARTS["talker"]),
 }
-"""Files that no written answer depends on, in models that have a file for each stage."""
+"""What is measured -> stages that do not matter: what is written depends on no voice, codes and back on nobody who thinks."""
+SETTINGS = {"text": "thinker_", "codes": "token2wav_"}
+"""What is measured -> the options of generation_config.json that matter."""
 
 
 @dataclass(kw_only=True)
@@ -39,8 +42,8 @@ class Bench:
     """As the report names it."""
     sum: str
     """Of the weights, so that results of other weights are never taken for theirs."""
-    text_sum: str = ""
-    """Of what written answers depend on, which do not change with a new voice; "" as `sum`."""
+    sums: Mapping[str, str] = field(default_factory=dict)
+    """Of what "text" and "codes" alone depend on, so that a new part leaves standing what it has no share in."""
     held: HeldOut
     """Held-out sets, made where they are not there."""
     out: Path
@@ -70,14 +73,14 @@ class Bench:
         return self.held.folder
 
     def results(
-        self, name: str, items: Sequence[Item], work: Work, *, judge: str = "exact", written: bool = False, **more: Any
+        self, name: str, items: Sequence[Item], work: Work, *, judge: str = "exact", of: str = "all", **more: Any
     ) -> list[Result]:  # fmt: skip
-        """One result an item, in their order; those on disk are not asked again. `more` is what else they depend on, `written`
-        whether they are of text alone.
+        """One result an item, in their order; those on disk are not asked again. `of`: "text" where nothing is spoken, "codes"
+        where nothing is answered; `more` is what else they depend on.
 
         Where several processes share the items, the first one has the results of all, the others those that are there.
         """
-        weights = (self.text_sum if written else "") or self.sum
+        weights = self.sums.get(of, self.sum)
         identity = {"name": name, "weights": weights, "seed": self.seed, "judge": judge, "options": self.options, **more}  # fmt: skip
 
         def watch(done: int, of: int) -> None:
@@ -87,17 +90,21 @@ class Bench:
         return run_shared(items, work, self.out / "items", name, share=self.share, identity=identity, watch=watch)  # fmt: skip
 
 
-def weights_sum(directory: str | Path, *, dtype: str | None = None, written: bool = False) -> str:
-    """16 hexadecimal digits of a checkpoint's files and the precision it runs in; `written`: of what its text depends on."""
+def weights_sum(directory: str | Path, *, dtype: str | None = None, of: str = "all") -> str:
+    """16 hexadecimal digits of a checkpoint's files and the precision it runs in; `of` "text" or "codes": of what those depend on.
+
+    Parts are left out where each stage has a file of its own, as packed models do.
+    """
     digest = hashlib.sha256(str(dtype).encode())
+    left = {f"{stage}.safetensors" for stage in NO_MATTER.get(of, ())}
+    if of == "text":
+        left.add("spk_dict.pt")
     for path in sorted(p for pattern in FILES for p in Path(directory).glob(pattern)):
-        if written and path.name in SPOKEN:
+        if path.name in left:
             continue
         digest.update(path.name.encode())
-        if written and path.name == "generation_config.json":
-            own = {
-                key: value for key, value in read_json(path).items() if key.startswith("thinker_")
-            }
+        if of != "all" and path.name == "generation_config.json":
+            own = {k: v for k, v in read_json(path).items() if k.startswith(SETTINGS[of])}
             digest.update(json.dumps(own, sort_keys=True).encode())
             continue
         with open(path, "rb") as file:
