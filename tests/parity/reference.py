@@ -1,17 +1,31 @@
 """The reference: a tiny random Qwen2.5-Omni made and run by Hugging Face transformers, in the official layout on disk.
 
-`tiny_reference()` gives the transformers model; `part_weights(model, part)` gives its tensors under our names.
+`tiny_reference()` gives the transformers model; `part_weights(model, part)` gives its tensors under our names; `reference_answer`
+asks any such model.
 Its vocoder is redrawn so that codes, voice and noise move the wave: default tiny weights ignore their input.
 """
 
 from __future__ import annotations
 
 import functools
+import warnings
+from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 import torch
-from transformers import Qwen2_5OmniConfig, Qwen2_5OmniForConditionalGeneration
+from PIL.Image import Image
+from transformers import (
+    LogitsProcessor,
+    LogitsProcessorList,
+    Qwen2_5OmniConfig,
+    Qwen2_5OmniForConditionalGeneration,
+    WhisperFeatureExtractor,
+)
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from thinktalk import config as cfg
+from thinktalk.prompt import Prompt
 from thinktalk.weights.names import our_name
 
 
@@ -148,3 +162,85 @@ def part_weights(model: Qwen2_5OmniForConditionalGeneration, part: str) -> dict[
         if found[0] == part:
             out[found[1]] = tensor.flatten(1) if found[1] == "patch_embed.weight" else tensor
     return out
+
+
+class Suppress(LogitsProcessor):
+    """Codec ids that the reference's own DiT cannot embed (spec section 11, item 4); the two that end speech stay."""
+
+    def __init__(self, config: cfg.OmniConfig):
+        talker, code2wav = config.talker, config.code2wav
+        assert talker and code2wav
+        ends = (talker.codec_pad, talker.codec_eos)
+        self.ids = [k for k in range(code2wav.dit.num_codes, talker.decoder.vocab_size) if k not in ends]  # fmt: skip
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        return scores.index_fill(1, torch.tensor(self.ids), -torch.inf)
+
+
+def reference_answer(
+    model: Qwen2_5OmniForConditionalGeneration, config: cfg.OmniConfig, prompts: Sequence[Prompt], voice: str,
+    noises: Sequence[torch.Tensor], *, max_text: int, max_codes: int, pcm: Sequence[np.ndarray] = (), images: Sequence[Image] = (),
+    videos: Sequence[Any] = (), use_audio_in_video: bool = False, padding: int = 1,
+) -> list[tuple[list[int], list[int], np.ndarray]]:  # fmt: skip
+    """transformers' own generate on prompts, greedy, with its own feature extractors: (text ids, codes, wave) a row.
+
+    `padding`: pad tokens before the longest row; without one transformers 5 drops the mask.
+    """
+    stops = [config.thinker.ids.im_end, config.thinker.ids.pad]
+    talker = config.talker
+    assert talker is not None
+    ids = [p.token_ids for p in prompts]
+    width = max(map(len, ids)) + padding
+    pad = torch.nn.functional.pad
+    rows = [pad(i, (width - len(i), 0), value=config.thinker.ids.pad) for i in ids]
+    mask = [pad(torch.ones_like(i), (width - len(i), 0)) for i in ids]
+    inputs = {"input_ids": torch.stack(rows), "attention_mask": torch.stack(mask)}
+    if pcm:
+        extractor = WhisperFeatureExtractor(feature_size=128, sampling_rate=16000, hop_length=160, n_fft=400, chunk_length=300)  # fmt: skip
+        features = extractor(pcm, sampling_rate=16000, padding="max_length", return_attention_mask=True, return_tensors="pt")  # fmt: skip
+        inputs["input_features"] = features["input_features"]
+        inputs["feature_attention_mask"] = features["attention_mask"].to(torch.int32)
+    if images:
+        processor = Qwen2VLImageProcessorPil(size={"shortest_edge": 3136, "longest_edge": 12845056})
+        seen = processor(images=images, return_tensors="pt")
+        inputs["thinker_pixel_values"] = seen["pixel_values"]
+        inputs["image_grid_thw"] = seen["image_grid_thw"]
+    if videos:  # patches of videos: the very same frames; their own parity is test_parity_image.py
+        inputs["thinker_pixel_values_videos"] = torch.cat([patches for patches, _, _ in videos])
+        inputs["video_grid_thw"] = torch.tensor([grid for _, grid, _ in videos])
+        inputs["video_second_per_grid"] = torch.tensor([seconds for _, _, seconds in videos])
+    codes: list[torch.Tensor] = []
+    original_randn, original_forward = torch.randn, model.token2wav.forward
+
+    def recording_forward(code, **kwargs):
+        codes.append(code[0])
+        torch.randn = lambda *a, **k: noises[len(codes) - 1][None, : 2 * code.shape[1]]
+        try:
+            return original_forward(code, **kwargs)
+        finally:
+            torch.randn = original_randn
+
+    model.token2wav.forward = recording_forward
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            sequences, waves = model.generate(
+                **inputs,
+                speaker=voice,
+                use_audio_in_video=use_audio_in_video,
+                thinker_max_new_tokens=max_text,
+                thinker_do_sample=False,
+                thinker_eos_token_id=stops,
+                talker_max_new_tokens=max_codes,
+                talker_do_sample=False,
+                talker_eos_token_id=[talker.codec_pad, talker.codec_eos],
+                talker_logits_processor=LogitsProcessorList([Suppress(config)]),
+            )
+    finally:
+        model.token2wav.forward = original_forward
+    waves = [waves] if torch.is_tensor(waves) else waves
+    texts = []
+    for row in sequences[:, width:].tolist():
+        end = next((k for k, t in enumerate(row) if t in stops), len(row))
+        texts.append(row[:end])
+    return list(zip(texts, [c.tolist() for c in codes], [w.numpy() for w in waves], strict=True))

@@ -16,9 +16,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from reference import tiny_reference
-from transformers import LogitsProcessor, LogitsProcessorList, WhisperFeatureExtractor
-from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+from reference import reference_answer, tiny_reference
 
 import thinktalk
 from thinktalk import config as cfg
@@ -58,89 +56,11 @@ def omni(checkpoint):
     return thinktalk.load(checkpoint)
 
 
-class Suppress(LogitsProcessor):
-    """Codec ids that the reference's own DiT cannot embed (spec section 11, item 4)."""
-
-    def __call__(self, input_ids, scores):
-        scores = scores.clone()
-        scores[:, 8193:8292] = -torch.inf
-        scores[:, [8293, *range(8295, scores.shape[1])]] = -torch.inf
-        return scores
-
-
-def reference_answer(
-    checkpoint, prompts, pcm, images, videos, use_audio_in_video, voice, noises, *, padding=1
-):
-    """transformers' generate on prompts; returns (text ids, codes, wave) a row."""
+def told_by_reference(checkpoint, prompts, noises, **more):
+    """What the tiny reference answers, as Chelsie."""
     model = tiny_reference()
     model.load_speakers(f"{checkpoint}/spk_dict.pt")
-    ids = [p.token_ids for p in prompts]
-    width = max(map(len, ids)) + padding
-    pad = cfg.tiny().thinker.ids.pad
-    input_ids = torch.stack(
-        [torch.nn.functional.pad(i, (width - len(i), 0), value=pad) for i in ids]
-    )
-    mask = torch.stack(
-        [torch.nn.functional.pad(torch.ones_like(i), (width - len(i), 0)) for i in ids]
-    )
-    inputs = {"input_ids": input_ids, "attention_mask": mask}
-    if pcm:
-        extractor = WhisperFeatureExtractor(
-            feature_size=128, sampling_rate=16000, hop_length=160, n_fft=400, chunk_length=300
-        )
-        features = extractor(
-            pcm,
-            sampling_rate=16000,
-            padding="max_length",
-            return_attention_mask=True,
-            return_tensors="pt",
-        )
-        inputs["input_features"] = features["input_features"]
-        inputs["feature_attention_mask"] = features["attention_mask"].to(torch.int32)
-    if images:
-        processor = Qwen2VLImageProcessorPil(size={"shortest_edge": 3136, "longest_edge": 12845056})
-        seen = processor(images=images, return_tensors="pt")
-        inputs["thinker_pixel_values"] = seen["pixel_values"]
-        inputs["image_grid_thw"] = seen["image_grid_thw"]
-    if videos:  # patches of videos: the very same frames; their own parity is test_parity_image.py
-        inputs["thinker_pixel_values_videos"] = torch.cat([patches for patches, _, _ in videos])
-        inputs["video_grid_thw"] = torch.tensor([grid for _, grid, _ in videos])
-        inputs["video_second_per_grid"] = torch.tensor([seconds for _, _, seconds in videos])
-    codes: list[torch.Tensor] = []
-    original_randn, original_forward = torch.randn, model.token2wav.forward
-
-    def recording_forward(code, **kwargs):
-        codes.append(code[0])
-        torch.randn = lambda *a, **k: noises[len(codes) - 1][None, : 2 * code.shape[1]]
-        try:
-            return original_forward(code, **kwargs)
-        finally:
-            torch.randn = original_randn
-
-    model.token2wav.forward = recording_forward
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            sequences, waves = model.generate(
-                **inputs,
-                speaker=voice,
-                use_audio_in_video=use_audio_in_video,
-                thinker_max_new_tokens=MAX_TEXT,
-                thinker_do_sample=False,
-                thinker_eos_token_id=[cfg.tiny().thinker.ids.im_end, pad],
-                talker_max_new_tokens=MAX_CODES,
-                talker_do_sample=False,
-                talker_logits_processor=LogitsProcessorList([Suppress()]),
-            )
-    finally:
-        model.token2wav.forward = original_forward
-    waves = [waves] if torch.is_tensor(waves) else waves
-    stops = (cfg.tiny().thinker.ids.im_end, pad)
-    texts = []
-    for row in sequences[:, width:].tolist():
-        end = next((k for k, t in enumerate(row) if t in stops), len(row))
-        texts.append(row[:end])
-    return list(zip(texts, [c.tolist() for c in codes], [w.numpy() for w in waves], strict=True))
+    return reference_answer(model, cfg.tiny(), prompts, "Chelsie", noises, max_text=MAX_TEXT, max_codes=MAX_CODES, **more)  # fmt: skip
 
 
 def sine(seconds, hertz=300.0):
@@ -259,9 +179,9 @@ def referred(omni, checkpoint, contents):
         lambda _, __, y: logits.append(y[:, -1].float())
     )
     try:
-        rows = reference_answer(
-            checkpoint, prompts, pcm, images, videos, speaking, "Chelsie", noises_of(contents)
-        )
+        rows = told_by_reference(
+            checkpoint, prompts, noises_of(contents), pcm=pcm, images=images, videos=videos, use_audio_in_video=speaking
+        )  # fmt: skip
     finally:
         hook.remove()
     return _with_logits(rows, logits)
@@ -322,7 +242,7 @@ def test_transformers_talks_otherwise_without_a_pad_token(omni, checkpoint, case
     )
     noise = [torch.zeros(2 * MAX_CODES, 80)]
     for padding in (0, 1):
-        reference_answer(checkpoint, [prompt], [], [], [], False, "Chelsie", noise, padding=padding)
+        told_by_reference(checkpoint, [prompt], noise, padding=padding)
     hook.remove()
     without, padded = inputs[0], inputs[MAX_CODES]
     codec = talker.model.embed_tokens.weight[[8292, 8293]]
