@@ -13,8 +13,7 @@ from thinktalk.eval.bench import Bench
 from thinktalk.eval.harness.lmms_eval import model, run
 from thinktalk.eval.harness.scoring import Scorer
 from thinktalk.eval.harness.tasks import Task
-from thinktalk.eval.public.harnessed import abilities
-from thinktalk.eval.public.published import figure
+from thinktalk.eval.public.harnessed import abilities, row_of
 from thinktalk.eval.rows import Row
 
 __all__ = ["ABILITIES", "measured"]
@@ -26,20 +25,8 @@ def measured(bench: Bench, key: str, task: Task) -> Row:
     began = time.perf_counter()
     limit = bench.n if bench.n < 1 << 32 else None
     results = run(lm, task.task, metric=task.metric, limit=limit, seed=bench.seed)
-    told = figure(key)
-    return Row(
-        key=key,
-        title=task.title,
-        tops=[r["score"] / task.scale for r in results],
-        keys=[r["key"] for r in results],
-        judge=f"lmms-eval {_installed()}, {task.task}, {task.metric}",
-        seconds=time.perf_counter() - began,
-        tokens=sum(r["tokens"] for r in results),
-        seed=bench.seed,
-        faults=len(lm.failed),
-        note="; ".join(filter(None, [task.note, *lm.failed[:1]])),
-        **told,
-    )
+    program, seconds = f"lmms-eval {_installed()}", time.perf_counter() - began
+    return row_of(bench, key, task, results, program=program, seconds=seconds, failed=lm.failed)
 
 
 def _installed() -> str:

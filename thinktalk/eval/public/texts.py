@@ -10,15 +10,13 @@ import time
 from contextlib import chdir, nullcontext
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from thinktalk.errors import InputError
 from thinktalk.eval.bench import Bench
 from thinktalk.eval.harness.lm_eval import model, run
 from thinktalk.eval.harness.scoring import Scorer
 from thinktalk.eval.harness.tasks import Task
-from thinktalk.eval.public.harnessed import abilities
-from thinktalk.eval.public.published import figure
+from thinktalk.eval.public.harnessed import abilities, row_of
 from thinktalk.eval.rows import Row
 
 __all__ = ["ABILITIES", "measured"]
@@ -41,20 +39,8 @@ def measured(bench: Bench, key: str, task: Task, *, include: Path | None = None)
             lm, task.task, metric=task.metric, chat=task.chat, shots=task.shots, cache=cache, seed=bench.seed,
             limit=bench.n if bench.n < 1 << 32 else None, include=include,
         )  # fmt: skip
-    counted: dict[str, Any] = {"bottoms": [r["of"] for r in results]} if any("of" in r for r in results) else {}  # fmt: skip
-    return Row(
-        key=key,
-        title=task.title,
-        tops=[r["score"] / task.scale for r in results],
-        keys=[r["key"] for r in results],
-        judge=f"lm-evaluation-harness {version('lm_eval')}, {task.task}, {task.metric}",
-        seconds=time.perf_counter() - began,
-        tokens=sum(r["tokens"] for r in results),
-        seed=bench.seed,
-        note=task.note,
-        **counted,
-        **figure(key),
-    )
+    program = f"lm-evaluation-harness {version('lm_eval')}"
+    return row_of(bench, key, task, results, program=program, seconds=time.perf_counter() - began)
 
 
 ABILITIES = abilities(measured, lambda task: task.harness == "lm_eval")
