@@ -8,6 +8,7 @@
 #   --out DIR       out/nano: data/, one folder a stage with its model, model/ (packed)
 #   --minutes M     for every stage, in the place of its own
 #   --device D      cpu or cuda (auto)
+#   --ranks N       processes that the Thinker's and the Talker's long stages share: 2 where a CPU has two cores
 #   --engine E      who speaks: kokoro (natural), espeak, flite; kokoro, in a rehearsal espeak
 #   --size S        nano, or tiny to try this script
 #   --ship          the packed model goes into thinktalk/pretrained/nano too
@@ -20,11 +21,11 @@
 PATH="$PWD/.venv/bin:$PATH"
 command -v thinktalk >/dev/null || setup train
 
-out=out/nano minutes="" device=auto engine="" size=nano ship=""
+out=out/nano minutes="" device=auto engine="" size=nano ship="" ranks=""
 while [ $# -gt 0 ]; do
     case $1 in
     --ship) ship=yes ;;
-    --out | --minutes | --device | --engine | --size)
+    --out | --minutes | --device | --engine | --size | --ranks)
         [ $# -gt 1 ] || { say "runs/nano.sh: $1 wants a value"; exit 2; }
         declare "${1#--}=$2"
         shift
@@ -46,6 +47,8 @@ if [ "$device" = auto ]; then
 fi
 # a GPU is fed with eight times as much at a time, by processes that read ahead
 if [ "$device" = cpu ]; then tokens=4096 sound=60 waves=15 workers=0; else tokens=32768 sound=480 waves=240 workers=8; fi
+# on a CPU two processes of one thread each get through more than one of two threads
+if [ -z "$ranks" ]; then ranks=$([ "$device" = cpu ] && [ "$(nproc)" -gt 1 ] && echo 2 || echo 1); fi
 rehearsal=$(awk -v m="${minutes:-60}" 'BEGIN { print (m < 1) ? "yes" : "" }')
 engine=${engine:-$([ -n "$rehearsal" ] && echo espeak || echo kokoro)}
 
@@ -64,9 +67,17 @@ world() {
 }
 
 # stage FOLDER RECIPE MINUTES FIELD=VALUE...: trains from the last model to the next
-stage() {
-    local run=$out/$1 recipe=$2 time=${minutes:-$3} words=() field seconds
-    shift 3
+stage() { train thinktalk "$@"; }
+
+# the same by so many processes
+shared() {
+    if [ "$ranks" = 1 ]; then stage "$@" && return; fi
+    train "torchrun --standalone --nproc-per-node $ranks -m thinktalk.cli.main" "$@"
+}
+
+train() {
+    local by=$1 run=$out/$2 recipe=$3 time=${minutes:-$4} words=() field seconds
+    shift 4
     stages+=("$run")
     if [ ! -e "$run/model/config.json" ]; then
         seconds=$(awk -v m="$time" 'BEGIN { print 60 * m }')
@@ -75,7 +86,8 @@ stage() {
         for field in "start=$model" "device=$device" steps=100000000 "seconds=$seconds" "$@"; do
             words+=(--set "$field")
         done
-        thinktalk train "$recipe" --out "$run" "${words[@]}" >&2
+        # shellcheck disable=SC2086  # the words of a command
+        $by train "$recipe" --out "$run" "${words[@]}" >&2
     fi
     model=$run/model
 }
@@ -94,8 +106,16 @@ if [ -n "$rehearsal" ]; then texts="templates questions"; fi
 world dialogues 2500 --world speech --engine "$engine" --kind dialogues --seed 1
 world sentences 30000 --world speech --engine "$engine" --kind sentences --texts $texts --blends 300 --seed 1
 world robots 4000 --world speech --engine espeak --kind sentences --texts $texts --seed 2
-speech=$data/sentences/train-*.tar,$data/robots/train-*.tar
+speech=$data/sentences/train-*.tar,$data/robots/train-*.tar asked=$data/dialogues/train-*.tar
 if [ -e "$data/corpus" ]; then speech+=,$data/corpus/train-*.tar; fi
+# sixty times as fast as it is heard: other words, other questions, by other voices, which nobody answers in
+if python -c 'import ctypes.util, sys; sys.exit(not ctypes.util.find_library("flite"))'; then
+    world flite 25000 --world speech --engine flite --kind sentences --texts $texts --seed 31
+    world asked 6000 --world speech --engine flite --kind dialogues --seed 41
+    speech+=,$data/flite/train-*.tar asked+=@0.15,$data/asked/train-*.tar
+else
+    say "No flite (apt-get install libflite1): fewer sentences to hear"
+fi
 seen=$data/pictures/train-*.tar
 if [ -z "$rehearsal" ]; then # half a gigabyte of packages
     world objects 15000 --world objects --seed 7
@@ -103,7 +123,7 @@ if [ -z "$rehearsal" ]; then # half a gigabyte of packages
 fi
 # weights are shares of tokens
 media=${seen//,/@0.2,}@0.2,$data/videos/train-*.tar@0.15,$data/sounds/train-*.tar@0.1,$data/omni/train-*.tar@0.15
-talks=$data/text/train-*.tar@0.2,$data/drills/train-*.tar@0.15,$data/dialogues/train-*.tar@0.3
+talks=$data/text/train-*.tar@0.2,$data/drills/train-*.tar@0.15,$asked@0.15
 
 # --------------------------------------------------------------------------------------------------------------- stages
 
@@ -120,9 +140,9 @@ stage i1_ears i1_ears 170 "shards=$speech" precision=bf16 batch_seconds=$sound w
 stage i2_eyes i2_eyes 60 "shards=$seen,$data/videos/train-*.tar@0.3" precision=bf16 tokens=$tokens workers=$workers
 
 # words: a Thinker from nothing learns them first, since a fresh one hands nothing on to its senses
-stage language p2_joint 60 "shards=$data/text/train-*.tar@0.4,$data/drills/train-*.tar@0.6" learns=thinker precision=bf16 tokens=$tokens speech=0.2 optim.ema=0.998
+shared language p2_joint 60 "shards=$data/text/train-*.tar@0.4,$data/drills/train-*.tar@0.6" learns=thinker precision=bf16 tokens=$tokens speech=0.2 optim.ema=0.998
 # and ears write the words that it reads
-stage words i1_ears 90 "shards=$speech,$data/dialogues/train-*.tar" precision=bf16 batch_seconds=$sound workers=$workers ears.words=0.5 augmentation.noise=0.3 augmentation.room=0.15 cache_mb=4000
+stage words i1_ears 90 "shards=$speech,${asked//@0.15/}" precision=bf16 batch_seconds=$sound workers=$workers ears.words=0.5 augmentation.noise=0.3 augmentation.room=0.15 cache_mb=4000
 
 # codes and back, from ears that write words
 stage c1_tokenizer c1_tokenizer 60 "shards=$speech" batch_seconds=$sound workers=$workers weights.agreement=2 optim.lr=7e-4 cache_mb=4000
@@ -142,8 +162,8 @@ stage c3_vocoder c3_vocoder 240 "shards=$data/sentences/train-*.tar" batch_secon
 
 # understands
 stage p1_align p1_align 10 "shards=$speech@0.5,$media" precision=bf16 tokens=$tokens speech=0.2 length=0.1 optim.lr=3e-4 workers=$workers
-stage p2_joint p2_joint 150 guide=0.2 spliced=0.4 length=0.1 encoder_rate=0.5 optim.lr=5e-4 tasks=transcribe,transcribe,repeat,read "shards=${speech//,/@0.3,}@0.3,$media,$talks" precision=bf16 tokens=$tokens speech=0.2 workers=$workers
-stage p3_long p3_long 15 "shards=${speech//,/@0.2,}@0.2,$media,$talks" precision=bf16 tokens=8192 recompute=false speech=0.2
+shared p2_joint p2_joint 150 guide=0.2 spliced=0.4 length=0.1 encoder_rate=0.5 optim.lr=5e-4 tasks=transcribe,transcribe,repeat,read "shards=${speech//,/@0.3,}@0.3,$media,$talks" precision=bf16 tokens=$tokens speech=0.2 workers=$workers
+shared p3_long p3_long 15 "shards=${speech//,/@0.2,}@0.2,$media,$talks" precision=bf16 tokens=8192 recompute=false speech=0.2
 stage s1_sft s1_sft 60 "shards=$data/dialogues/train-*.tar,$data/text/train-*.tar@0.5,$media,$speech@0.2" precision=bf16 tokens=$tokens workers=$workers
 
 # the Talker hears e + h: embeddings six times as large, hidden states as small, and the Thinker computes the same
@@ -162,8 +182,8 @@ distil() {
 distil "$told" --texts $texts --count "$(some 40000)" --seed 51
 distil "$replied" --dialogues "$data"/text/train-*.tar --count "$(some 20000)" --seed 52
 # from that the Talker learns to read unasked, and then to answer
-stage k1_reads k1_icl 120 "shards=$said,$told/train-*.tar@2.5" "dialogues=$answers@0.4,$replied/train-*.tar@0.6" dialogue_weight=0.8 precision=bf16 guide=0.2 phones=0.5 misheard=0.15 context.bare=0.85 context.spliced=0.2 context.learned=0.8 context.repeat=0 context.lead=0.1
-stage k1_icl k1_icl 60 "shards=$said" "dialogues=$answers" precision=bf16 guide=0.2 misheard=0.1 context.spliced=0.2 context.learned=0.8 context.repeat=0.05
+shared k1_reads k1_icl 120 "shards=$said,$told/train-*.tar@2.5" "dialogues=$answers@0.4,$replied/train-*.tar@0.6" dialogue_weight=0.8 precision=bf16 guide=0.2 phones=0.5 misheard=0.15 context.bare=0.85 context.spliced=0.2 context.learned=0.8 context.repeat=0 context.lead=0.1
+shared k1_icl k1_icl 60 "shards=$said" "dialogues=$answers" precision=bf16 guide=0.2 misheard=0.1 context.spliced=0.2 context.learned=0.8 context.repeat=0.05
 few=()
 if [ -n "$rehearsal" ]; then few=(mining.prompts=24 mining.samples=4 mining.worst_chosen=100 mining.gap=0.01); fi
 stage k2_dpo k2_dpo 30 "shards=$said" "judge=reader:$out/c1_tokenizer" "${few[@]}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import shutil
 from pathlib import Path
@@ -69,13 +70,33 @@ def test_commands_run(page: str, folder: Path, capsys: pytest.CaptureFixture[str
                 assert os.path.getsize(arguments[arguments.index("--out") + 1]) > 44
 
 
+def told(code: str) -> list[tuple[list[str], str]]:
+    """A console block's commands, each with what is shown below it."""
+    parts = re.split(r"^\$ ", code, flags=re.M)
+    assert not parts[0].strip(), "a console block begins with a command"
+    pairs = [part.partition("\n") for part in parts[1:]]
+    return [(shlex.split(line), shown.strip()) for line, _, shown in pairs]
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if runnable(page, "console")])
+def test_what_is_shown_is_what_comes(page: str, folder: Path, capsys: pytest.CaptureFixture[str]):
+    """Of the shipped model, word for word."""
+    for block in runnable(page, "console"):
+        for (program, *arguments), shown in told(block.code):
+            assert program == "thinktalk" and main(arguments) == 0
+            assert capsys.readouterr().out.strip() == shown, shlex.join(arguments)
+
+
 def test_every_block_says_what_it_is():
     for page in PAGES:
         for block in blocks((ROOT / page).read_text()):
-            assert block.language in {"python", "sh", "text"}, f"{page}, line {block.line}"
+            assert block.language in {"python", "sh", "text", "console"}, (
+                f"{page}, line {block.line}"
+            )
 
 
 def test_planted_fault_is_found(folder: Path):
     """A command that does not work does not pass for one that does."""
     assert main(["transcribe", "--model", "checkpoints/tiny", "examples/no_such_file.wav"]) == 2
+    assert told("$ a 'b c'\nd\ne\n$ f") == [(["a", "b c"], "d\ne"), (["f"], "")]
     assert commands("a b \\\n  c  # d\n\n# e\nf 'g h'") == [["a", "b", "c"], ["f", "g h"]]

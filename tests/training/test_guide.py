@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 from itertools import groupby
 
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from sample_house import tone
 from talker_house import house, lines
 from thinker_house import CONFIG, fresh, tokenizer
@@ -244,6 +246,44 @@ def test_a_transcript_tells_where_it_is_heard() -> None:
     assert int(later.heard[:, 0].max() - start) > int(example.heard[:, 0].max() - sound[0]) + 10
     for other in (replace(make, tasks=("read",)), replace(make, guide=False)):
         assert other(SPOKEN, torch.Generator()).heard is None
+
+
+def places_of(example, token: int) -> list[tuple[str, list[int]]]:
+    """What is guided: the token that is predicted there, and its slots counted from the first one of the medium."""
+    start = int((example.token_ids == token).nonzero()[0])
+    known = (example.heard[:, 0] != IGNORE).nonzero().flatten().tolist()
+    read = tokenizer().decode
+    return [(read([int(example.token_ids[k + 1])]), (example.heard[k] - start).tolist()) for k in known]  # fmt: skip
+
+
+def spelt(places: list[tuple[str, list[int]]]) -> list[tuple[str, list[int]]]:
+    """The tokens of each place in one piece."""
+    return [("".join(t for t, _ in group), list(k)) for k, group in groupby(places, key=lambda p: tuple(p[1]))]  # fmt: skip
+
+
+def test_answers_tell_where_things_are_seen_and_heard() -> None:
+    """A picture of 4 x 4 tokens, a sound of 25 a second at half its speed; nothing where there are two pictures."""
+    make = Make(tokenizer(), CONFIG, max_tokens=4096, speech=0.0, guide=True)
+    pixels = io.BytesIO()
+    Image.new("RGB", (112, 112), "white").save(pixels, "PNG")
+    picture, asked = {"type": "image", "image": "png"}, {"type": "text", "text": "What is left?"}
+    answer = {"role": "assistant", "content": "The red star."}
+    things = [
+        {"name": "ring", "colour": "blue", "box": [0.6, 0.6, 1, 1]},
+        {"name": "star", "colour": "red", "box": [0, 0.2, 0.5, 0.4]},
+    ]
+    record = {"messages": [{"role": "user", "content": [picture, asked]}, answer], "things": things}
+    shown = Sample(where="a.tar/0", record=record, media={"png": pixels.getvalue()})
+    assert spelt(places_of(make(shown, torch.Generator()), CONFIG.thinker.ids.image)) == [(" red star", [4, 6])]  # fmt: skip
+    two = [{"role": "user", "content": [picture, picture, asked]}, answer]
+    assert make(replace(shown, record={**record, "messages": two}), torch.Generator()).heard is None
+    assert replace(make, guide=False)(shown, torch.Generator()).heard is None
+    sound = {"type": "audio", "audio": "wav"}
+    events = [{"name": "star", "start": 0.2, "end": 0.4}]
+    record = {"messages": [{"role": "user", "content": [sound, asked]}, answer], "events": events}
+    heard = Sample(where="a.tar/1", record=record, media={"wav": tone(1.0)})
+    slow = replace(make, augmentation=Augmentation(speeds=(0.5,), room=0, noise=0, gain_db=(0, 0)))
+    assert spelt(places_of(slow(heard, torch.Generator()), CONFIG.thinker.ids.audio)) == [(" star", [10, 20])]  # fmt: skip
 
 
 @torch.no_grad()

@@ -30,7 +30,8 @@ class ThinkerRecipe(ModelRecipe):
     length: float = 0.0
     """Weight of how unlike the Thinker's embeddings in length sounds and pictures are; for adapters that begin anew, 0.1."""
     guide: float = 0.0
-    """Weight of guided attention (training/guide.py) for transcripts whose durations are known; 0, as the report has it, for none."""
+    """Weight of guided attention (training/guide.py) for transcripts whose durations are known and for things whose boxes or times
+    are; 0, as the report has it, for none."""
     cache_mb: int = 0
     """Memory for features of encoders that are not trained; 0 encodes every medium each time."""
     tasks: str = "transcribe"

@@ -3,10 +3,11 @@
     phones and durations  --data/words.py-->  seconds of each word
         Talker    --tokens_said-->   the reply's token that each code says
         Thinker   --tokens_heard-->  the slots of sound in which each written token is heard
+    boxes and times of things  --data/pointing.py-->  the slots of picture or sound that an answer's words are about
     loss = - mean log a        a: what a guided head gives to those slots, where it predicts the code or the token
 
 Both find their place by attention alone, and learning that takes a small model longer than anything else; synthetic speech
-has the answer for nothing. Only learning knows of it: the weights are like any other, and the recipes' default is not to
+and drawn pictures have the answer for nothing. Only learning knows of it: the weights are like any other, and the recipes' default is not to
 guide. Guided is the first head of each layer but the outermost two.
 
 Letters: B rows, T time steps (queries and slots), K head width, N places that are guided, R tokens of a reply.

@@ -29,6 +29,7 @@ from thinktalk.data.loader import Loader
 from thinktalk.data.mixture import Mixture, Source, weighted
 from thinktalk.data.packing import Packed, pack
 from thinktalk.data.plan import Bins, Plan
+from thinktalk.data.pointing import about, cells, slots
 from thinktalk.data.prompts import TASKS, task_messages
 from thinktalk.data.samples import AUDIO_NAMES, Sample, parse, read_record
 from thinktalk.data.shards import Entry
@@ -69,13 +70,14 @@ class Make:
     timed: Mapping[str, Sequence[Entry]] = field(default_factory=dict)
     """Recordings whose words are known in time, by voice."""
     guide: bool = False
-    """Whether to tell where in a sound each token of its transcript is heard (guide.py), where durations are known."""
+    """Whether to tell where each token is heard or seen (guide.py): of transcripts whose durations are known, of things that have
+    a box in a picture or a time in a sound (data/pointing.py)."""
 
     # ------------------------------------------------------------------------------------------------------- example
 
     def __call__(self, sample: Sample, generator: torch.Generator) -> Example:
         """What the Thinker learns of a sample, drawn with its own generator. Errors: InputError names the sample."""
-        messages, times = sample.messages, None
+        messages, times, speed = sample.messages, None, 1.0
         if not messages and sample.member(*AUDIO_NAMES) is None:
             return self._language(sample, generator)
         if not messages:
@@ -92,7 +94,51 @@ class Make:
             sample.resolved(messages), tokenizer=self.tokenizer, config=self.config, speech=speech,
             max_tokens=self.max_tokens, name=sample.where,
         )  # fmt: skip
-        return example if times is None else replace(example, heard=self._heard(example, sample.text, times))  # fmt: skip
+        if times is not None:
+            return replace(example, heard=self._heard(example, sample.text, times))
+        return (
+            replace(example, heard=self._shown(example, sample, speed)) if self.guide else example
+        )
+
+    def _shown(self, example: Example, sample: Sample, speed: float) -> Tensor | None:
+        """Where the things are that the words of the answer are about; None where nothing is known of them."""
+        messages, record = sample.messages, sample.record
+        things = record.get("things") or record.get("events") or ()
+        places = self._places(example, things, speed)
+        if len(messages) < 2 or not any(places):
+            return None
+        asked, answer = (_text(message["content"]) for message in messages[-2:])
+        reply = (example.labels != IGNORED).nonzero().flatten()[:-1]  # without what ends it
+        ends = token_ends(self.tokenizer, example.token_ids[reply].tolist())
+        if not ends or ends[-1] != len(answer):
+            return None  # answers of several turns
+        heard = torch.full((example.length, 2), IGNORED)
+        for (first, last), number in about(answer, asked, things):
+            for token, (begin, end) in enumerate(zip([0, *ends], ends, strict=False)):
+                if begin < last and end > first and (place := places[number]) is not None:
+                    heard[reply[token] - 1] = torch.tensor(place)
+        return heard
+
+    def _places(
+        self, example: Example, things: Sequence[Mapping[str, Any]], speed: float
+    ) -> list[tuple[int, int] | None]:
+        """From and to of each thing's tokens, in the only picture or sound there is."""
+        kinds, ids = (len(example.images), len(example.audio), len(example.videos)), self.config.thinker.ids  # fmt: skip
+        token = {(1, 0, 0): ids.image, (0, 1, 0): ids.audio}.get(kinds)
+        if token is None:
+            return [None] * len(things)
+        marked = (example.token_ids == token).nonzero().flatten()
+        start, found = int(marked[0]), []
+        for thing in things:
+            place = None
+            if example.images and "box" in thing:
+                merge, (_, height, width) = self.config.thinker.vision.merge, example.images[0][1]
+                place = cells(thing["box"], height // merge, width // merge)
+            elif example.audio and "start" in thing and "end" in thing:
+                rate = self.config.mel.frames_per_second / 4
+                place = slots(thing["start"] / speed, thing["end"] / speed, rate, len(marked))
+            found.append(None if place is None else (start + place[0], start + place[1]))
+        return found
 
     def _spliced(self, sample: Sample, generator: torch.Generator) -> tuple[Sample, Times | None]:
         """The first words of the recording and the last of another, and when each is said; as it is where either is not timed."""
@@ -187,6 +233,11 @@ class Make:
             task: max(int(self._tokens({"messages": _asked(w)})) for w in TASKS[task])
             for task in self.tasks
         }
+
+
+def _text(content: str | Sequence[Mapping[str, Any]]) -> str:
+    """What is written in a message."""
+    return content if isinstance(content, str) else "".join(p.get("text", "") for p in content)
 
 
 def _asked(wording: str) -> list[dict[str, Any]]:
