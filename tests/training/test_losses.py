@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -179,3 +180,12 @@ def test_guards_pull_back(pairs):
     torch.testing.assert_close(free, plain)
     likely, _ = dpo(win, lose, ref_win, ref_lose, lengths, Preference(likelihood=0.2))
     torch.testing.assert_close(likely - plain, -0.2 * (win / lengths[0]).mean())
+
+
+def test_one_vector_for_everything_is_not_of_the_right_length():
+    """Spread about their mean as far as asked costs nothing, wherever that mean is; the same vector everywhere costs much."""
+    spread = torch.cat((3.0 * torch.eye(6), -3.0 * torch.eye(6)))
+    assert float(ours.unlike_length(spread, 3.0)) == pytest.approx(0, abs=1e-9)
+    assert float(ours.unlike_length(spread + 5, 3.0)) == pytest.approx(0, abs=1e-6)
+    assert float(ours.unlike_length(2 * spread, 3.0)) == pytest.approx(math.log(2) ** 2, rel=1e-5)
+    assert float(ours.unlike_length(spread[:1].expand(12, -1), 3.0)) > 100

@@ -101,8 +101,14 @@ def ctc(
 
 
 def unlike_length(x_ND: Tensor, length: float | Tensor) -> Tensor:
-    """Mean square of the logarithm of how many times longer (or shorter) than `length` each row is."""
-    return (x_ND.float().norm(dim=1).clamp(min=1e-6) / length).log().square().mean()
+    """Mean square of the logarithm of how many times longer (or shorter) than `length` each row is, less the mean of all rows.
+
+    Without the mean one vector for everything would do, and encoders find that: nano's eyes came to see nothing.
+    """
+    x_ND = x_ND.float()
+    if len(x_ND) > 1:
+        x_ND = x_ND - x_ND.mean(0)
+    return (x_ND.norm(dim=1).clamp(min=1e-6) / length).log().square().mean()
 
 
 def token_logprobs(hidden: Tensor, targets: Tensor, logits: Logits, *, chunk: int = 2048) -> Tensor:
