@@ -127,9 +127,11 @@ def _bench(args: argparse.Namespace, held: HeldOut, n: int, share: Share) -> Ben
     if "nano" in args.suite and (omni.directory is None or not omni.can_speak):
         raise WeightsError(f"{args.model}: has no Talker and code2wav, expected a model that speaks; choose another")  # fmt: skip
     assert omni.directory is not None
-    sums = {of: weights_sum(omni.directory, dtype=args.dtype, of=of) for of in ("all", *NO_MATTER)}
+    sums = {
+        only: weights_sum(omni.directory, dtype=args.dtype, only=only) for only in ("", *NO_MATTER)
+    }
     bench = Bench(
-        omni=omni, model=str(args.model), sum=sums["all"], sums=sums, held=held, dtype=args.dtype,
+        omni=omni, model=str(args.model), sum=sums[""], sums=sums, held=held, dtype=args.dtype,
         out=Path(args.out), judges=judges, n=n, seed=args.seed, watch=_say,
         batch=args.batch, question=args.ask, share=share,
     )  # fmt: skip

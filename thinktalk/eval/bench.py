@@ -73,14 +73,14 @@ class Bench:
         return self.held.folder
 
     def results(
-        self, name: str, items: Sequence[Item], work: Work, *, judge: str = "exact", of: str = "all", **more: Any
+        self, name: str, items: Sequence[Item], work: Work, *, judge: str = "exact", only: str = "", **more: Any
     ) -> list[Result]:  # fmt: skip
-        """One result an item, in their order; those on disk are not asked again. `of`: "text" where nothing is spoken, "codes"
+        """One result an item, in their order; those on disk are not asked again. `only`: "text" where nothing is spoken, "codes"
         where nothing is answered; `more` is what else they depend on.
 
         Where several processes share the items, the first one has the results of all, the others those that are there.
         """
-        weights = self.sums.get(of, self.sum)
+        weights = self.sums.get(only, self.sum)
         identity = {"name": name, "weights": weights, "seed": self.seed, "judge": judge, "options": self.options, **more}  # fmt: skip
 
         def watch(done: int, of: int) -> None:
@@ -90,21 +90,21 @@ class Bench:
         return run_shared(items, work, self.out / "items", name, share=self.share, identity=identity, watch=watch)  # fmt: skip
 
 
-def weights_sum(directory: str | Path, *, dtype: str | None = None, of: str = "all") -> str:
-    """16 hexadecimal digits of a checkpoint's files and the precision it runs in; `of` "text" or "codes": of what those depend on.
+def weights_sum(directory: str | Path, *, dtype: str | None = None, only: str = "") -> str:
+    """16 hexadecimal digits of a checkpoint's files and the precision it runs in; `only` "text" or "codes": of what those depend on.
 
     Parts are left out where each stage has a file of its own, as packed models do.
     """
     digest = hashlib.sha256(str(dtype).encode())
-    left = {f"{stage}.safetensors" for stage in NO_MATTER.get(of, ())}
-    if of == "text":
+    left = {f"{stage}.safetensors" for stage in NO_MATTER.get(only, ())}
+    if only == "text":
         left.add("spk_dict.pt")
     for path in sorted(p for pattern in FILES for p in Path(directory).glob(pattern)):
         if path.name in left:
             continue
         digest.update(path.name.encode())
-        if of != "all" and path.name == "generation_config.json":
-            own = {k: v for k, v in read_json(path).items() if k.startswith(SETTINGS[of])}
+        if only and path.name == "generation_config.json":
+            own = {k: v for k, v in read_json(path).items() if k.startswith(SETTINGS[only])}
             digest.update(json.dumps(own, sort_keys=True).encode())
             continue
         with open(path, "rb") as file:

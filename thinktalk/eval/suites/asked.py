@@ -182,7 +182,7 @@ def _measured(bench: Bench, name: str, asked: list[Question], arm: str) -> Asked
     more = {"of": len(asked)} if arm == "shuffled" else {}
     label = f"{name}{ARM}{arm}" if arm else name
     return Asked(
-        asked, bench.results(label.replace(" ", "_"), items, work, of="text", arm=arm, **more)
+        asked, bench.results(label.replace(" ", "_"), items, work, only="text", arm=arm, **more)
     )
 
 

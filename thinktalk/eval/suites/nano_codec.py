@@ -62,7 +62,7 @@ def copy(bench: Bench) -> Iterator[Row]:
         speakers = bench.judges.speakers
         return told | {"alike": cosine(speakers.embed(copied), speakers.embed(pcm))}
 
-    results = bench.results("copy", items, work, judge=panel(bench), of="codes")
+    results = bench.results("copy", items, work, judge=panel(bench), only="codes")
     # what judges make of the recordings depends on no model: once is enough
     own = bench.results(
         "source", items, lambda item: opinions(bench, item.content.pcm(HEARD_HZ)), judge=panel(bench), weights="none"

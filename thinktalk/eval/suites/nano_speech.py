@@ -60,7 +60,7 @@ def hear(bench: Bench) -> Iterator[Row]:
         except InputError as error:
             yield Row(**row, missing=str(error))
             continue
-        results = bench.results(f"hear/{name}", items, lambda item: _transcribed(bench, item.content), of="text")  # fmt: skip
+        results = bench.results(f"hear/{name}", items, lambda item: _transcribed(bench, item.content), only="text")  # fmt: skip
         yield Row(**row, **word_rate(results, "heard"), seed=bench.seed, judge="reference text")
 
 
