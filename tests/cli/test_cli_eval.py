@@ -57,6 +57,14 @@ def test_quick_is_twenty(run):
     assert status == 0 and "sums: 20 of 20" in err
 
 
+def test_a_row_may_have_its_own_number(run, tmp_path):
+    status, _, err = run("--n", "40", "--rows", "sums=12, absent")
+    assert status == 0 and "sums: 12 of 12" in err
+    assert "sums 12" in (tmp_path / "out/eval/nano.json").read_text()
+    status, _, err = run("--rows", "sums=few")
+    assert status == 2 and "'sums=few'" in err and err.count("\n") == 1
+
+
 def test_what_is_refused(run, tmp_path):
     status, out, err = run("--rows", "sums,dancing")
     assert (status, out) == (2, "")

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,7 +31,7 @@ OWN = {"nano", "ablations"}
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("suite", nargs="+", metavar="SUITE", help="nano, ablations, conformance, or published sets by name (docs/evaluation.md)")  # fmt: skip
     options.add_model(parser)
-    parser.add_argument("--rows", "--only", metavar="A,B", help="only these abilities (default: all; a wrong name lists them)")  # fmt: skip
+    parser.add_argument("--rows", "--only", metavar="A,B=N", help="only these abilities, each with its own number of items if one stands behind it (default: all; a wrong name lists them)")  # fmt: skip
     parser.add_argument("--n", type=options.positive, default=None, metavar="N", help=f"most items a row (default {MOST}; of published sets all)")  # fmt: skip
     parser.add_argument("--quick", action="store_true", help=f"{QUICK} items a row, one listener")
     parser.add_argument("--out", default="out/eval", metavar="DIR", help="where results go, a line an item: the same command goes on after a stop (default out/eval)")  # fmt: skip
@@ -60,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     from thinktalk.eval.public import ALL
     from thinktalk.eval.sharing import Share
 
-    chosen, share = _chosen(args), Share.of_environment()
+    chosen, counts, share = _chosen(args), _counts(args), Share.of_environment()
     n = QUICK if args.quick else args.n or (MOST if OWN & set(args.suite) else ALL)
     held = HeldOut(
         folder=Path(args.data or Path(args.out) / "data"), n=n, engine=args.engine, make=not args.no_make,
@@ -70,10 +71,10 @@ def run(args: argparse.Namespace) -> int:
         return _make(held, json_wanted=args.json)
     before = report.load(Path(args.against)) if args.against else None
     bench = _bench(args, held, n, share)
-    rows = list(_measured(bench, chosen))
+    rows = list(_measured(bench, chosen, counts))
     if not share.leads:
         return 0  # the first process has the results of all
-    about = _about(args, bench)
+    about = _about(args, bench, counts)
     out = bench.out / f"{'+'.join(args.suite).replace('/', '-')}.json"
     report.save(out, rows, about)
     page.write_page(out.with_suffix(".html"), rows, about, folder=bench.out, before=before)
@@ -107,10 +108,22 @@ def _chosen(args: argparse.Namespace) -> dict[str, Ability]:
     have: dict[str, Ability] = {}
     for name in args.suite:
         have |= suites.abilities(name)
-    wanted = [name.strip() for name in args.rows.split(",")] if args.rows else list(have)
+    wanted = [name.partition("=")[0].strip() for name in args.rows.split(",")] if args.rows else list(have)  # fmt: skip
     if unknown := [name for name in wanted if name not in have]:
         raise ConfigError(f"--rows {unknown[0]!r}: is unknown; have {', '.join(have)}")
     return {name: have[name] for name in have if name in wanted}
+
+
+def _counts(args: argparse.Namespace) -> dict[str, int]:
+    """Of "--rows hear,video=100": most items of those that say how many. Errors: ConfigError."""
+    counts = {}
+    for told in (args.rows or "").split(","):
+        name, equals, count = (part.strip() for part in told.partition("="))
+        if equals and not (count.isdecimal() and int(count)):
+            raise ConfigError(f"--rows {told!r}: expected a number of items behind the =, such as video=100")  # fmt: skip
+        if equals:
+            counts[name] = int(count)
+    return counts
 
 
 def _bench(args: argparse.Namespace, held: HeldOut, n: int, share: Share) -> Bench:
@@ -142,19 +155,20 @@ def _bench(args: argparse.Namespace, held: HeldOut, n: int, share: Share) -> Ben
     return bench
 
 
-def _measured(bench: Bench, chosen: dict[str, Ability]) -> Iterator[Row]:
+def _measured(bench: Bench, chosen: dict[str, Ability], counts: dict[str, int]) -> Iterator[Row]:  # fmt: skip
     """The rows of each ability; one that cannot be measured here says why, and the others go on."""
     from thinktalk.eval.rows import Row
 
     for name, ability in chosen.items():
         _say(f"== {name}")
+        n = counts.get(name, bench.n)
         try:
-            yield from ability(bench)
+            yield from ability(replace(bench, n=n, held=replace(bench.held, n=n)))
         except (InputError, ConfigError) as error:
             yield Row(key=name, title=(ability.__doc__ or name).partition("\n")[0], missing=str(error))  # fmt: skip
 
 
-def _about(args: argparse.Namespace, bench: Bench) -> dict[str, str]:
+def _about(args: argparse.Namespace, bench: Bench, counts: dict[str, int]) -> dict[str, str]:
     """What the table belongs to."""
     from thinktalk.eval.provenance import provenance
     from thinktalk.eval.public import ALL
@@ -163,7 +177,12 @@ def _about(args: argparse.Namespace, bench: Bench) -> dict[str, str]:
         "model": str(args.model),
         "weights": bench.sum,
         "precision": args.dtype or "as stored",
-        "items a row": "all" if bench.n == ALL else f"at most {bench.n}",
+        "items a row": "; ".join(
+            [
+                "all" if bench.n == ALL else f"at most {bench.n}",
+                *(f"{name} {n}" for name, n in counts.items()),
+            ]
+        ),
         **({"held-out speech": args.engine} if OWN & set(args.suite) else {}),
         "seed": str(args.seed),
         **provenance(),
