@@ -50,6 +50,7 @@ if [ "$device" = cpu ]; then tokens=4096 sound=60 waves=15 workers=0; else token
 # on a CPU two processes of one thread each get through more than one of two threads
 if [ -z "$ranks" ]; then ranks=$([ "$device" = cpu ] && [ "$(nproc)" -gt 1 ] && echo 2 || echo 1); fi
 rehearsal=$(awk -v m="${minutes:-60}" 'BEGIN { print (m < 1) ? "yes" : "" }')
+flite=$(python -c 'import ctypes.util; print(ctypes.util.find_library("flite") or "")')
 engine=${engine:-$([ -n "$rehearsal" ] && echo espeak || echo kokoro)}
 
 # some FULL: how many samples of a world; few in a rehearsal
@@ -109,7 +110,7 @@ world robots 4000 --world speech --engine espeak --kind sentences --texts $texts
 speech=$data/sentences/train-*.tar,$data/robots/train-*.tar asked=$data/dialogues/train-*.tar
 if [ -e "$data/corpus" ]; then speech+=,$data/corpus/train-*.tar; fi
 # sixty times as fast as it is heard: other words, other questions, by other voices, which nobody answers in
-if python -c 'import ctypes.util, sys; sys.exit(not ctypes.util.find_library("flite"))'; then
+if [ -n "$flite" ]; then
     world flite 25000 --world speech --engine flite --kind sentences --texts $texts --seed 31
     world asked 6000 --world speech --engine flite --kind dialogues --seed 41
     speech+=,$data/flite/train-*.tar asked+=@0.15,$data/asked/train-*.tar
@@ -131,6 +132,7 @@ model=$out/init/model
 if [ ! -e "$model/config.json" ]; then
     merges="[\"$data/text/train-*.tar\", \"$data/sentences/train-*.tar\", \"$data/dialogues/train-*.tar\"]"
     voices='["af_heart", "am_michael", "bf_emma", "bm_george"]'
+    if [ "$engine" = flite ]; then voices='["flite_slt", "flite_awb", "flite_kal", "flite_kal16"]'; fi
     if [ "$engine" = espeak ]; then voices='["espeak_en-us+f2", "espeak_en-us+m3", "espeak_en+f4", "espeak_en+m1"]'; fi
     thinktalk train init --out "$out/init" --set "size=$size" --set "texts=$merges" --set "voices=$voices" >&2
 fi
@@ -171,7 +173,6 @@ if [ ! -e "$out/balanced/config.json" ]; then thinktalk convert "$model" "$out/b
 model=$out/balanced
 
 # speaks: a model that is told which phone is due when learns to say codes in minutes, and says what nobody recorded
-stage k0_acoustic k0_acoustic 12 "shards=$said,$answers" precision=bf16
 told=$data/told replied=$data/replied
 distil() {
     if [ -e "$1.whole" ]; then return; fi
@@ -179,10 +180,18 @@ distil() {
     thinktalk data distill "$out/k0_acoustic" --out "$@" >&2
     touch "$1.whole"
 }
-distil "$told" --texts $texts --count "$(some 40000)" --seed 51
-distil "$replied" --dialogues "$data"/text/train-*.tar --count "$(some 20000)" --seed 52
+more="" others=""
+if [ "$engine" != kokoro ]; then
+    say "$engine does not tell its phones in frames of 25 ms: nothing is distilled"
+else
+    stage k0_acoustic k0_acoustic 12 "shards=$said,$answers" precision=bf16
+    model=$out/balanced
+    distil "$told" --texts $texts --count "$(some 40000)" --seed 51
+    distil "$replied" --dialogues "$data"/text/train-*.tar --count "$(some 20000)" --seed 52
+    more=",$told/train-*.tar@2.5" others=",$replied/train-*.tar@0.6"
+fi
 # from that the Talker learns to read unasked, and then to answer
-shared k1_reads k1_icl 120 "shards=$said,$told/train-*.tar@2.5" "dialogues=$answers@0.4,$replied/train-*.tar@0.6" dialogue_weight=0.8 precision=bf16 guide=0.2 phones=0.5 misheard=0.15 context.bare=0.85 context.spliced=0.2 context.learned=0.8 context.repeat=0 context.lead=0.1
+shared k1_reads k1_icl 120 "shards=$said$more" "dialogues=$answers@0.4$others" dialogue_weight=0.8 precision=bf16 guide=0.2 phones=0.5 misheard=0.15 context.bare=0.85 context.spliced=0.2 context.learned=0.8 context.repeat=0 context.lead=0.1
 shared k1_icl k1_icl 60 "shards=$said" "dialogues=$answers" precision=bf16 guide=0.2 misheard=0.1 context.spliced=0.2 context.learned=0.8 context.repeat=0.05
 few=()
 if [ -n "$rehearsal" ]; then few=(mining.prompts=24 mining.samples=4 mining.worst_chosen=100 mining.gap=0.01); fi
