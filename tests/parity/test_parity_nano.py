@@ -25,11 +25,10 @@ from thinktalk.weights.pretrained import shipped
 ASKED = Path(__file__).parents[2] / "examples" / "asked"
 SOUND, PICTURE = ASKED / "spoken_calendar.opus", ASKED / "colour.jpg"
 CASES = {
-    "typed": [{"type": "text", "text": "What is the capital of France?"}],
     "spoken": [{"type": "audio", "audio": str(SOUND)}],
     "a picture": [{"type": "image", "image": str(PICTURE)}, {"type": "text", "text": "What colour is it?"}],
 }  # fmt: skip
-VOICE, MAX_TEXT, MAX_CODES = "bf_emma", 24, 60
+VOICE, MAX_TEXT, MAX_CODES = "bf_emma", 16, 24
 WAVE_TOLERANCE = (
     1e-4  # float32 through 36 evaluations of the flow and the vocoder, as with random weights
 )
