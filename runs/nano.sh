@@ -72,8 +72,11 @@ stage() { train thinktalk "$@"; }
 
 # the same by so many processes
 shared() {
-    if [ "$ranks" = 1 ]; then stage "$@" && return; fi
-    train "torchrun --standalone --nproc-per-node $ranks -m thinktalk.cli.main" "$@"
+    if [ "$ranks" = 1 ]; then
+        stage "$@"
+    else
+        train "torchrun --standalone --nproc-per-node $ranks -m thinktalk.cli.main" "$@"
+    fi
 }
 
 train() {
@@ -113,7 +116,7 @@ if [ -e "$data/corpus" ]; then speech+=,$data/corpus/train-*.tar; fi
 if [ -n "$flite" ]; then
     world flite 25000 --world speech --engine flite --kind sentences --texts $texts --seed 31
     world asked 6000 --world speech --engine flite --kind dialogues --seed 41
-    speech+=,$data/flite/train-*.tar asked+=@0.15,$data/asked/train-*.tar
+    speech+=,$data/flite/train-*.tar asked+=,$data/asked/train-*.tar
 else
     say "No flite (apt-get install libflite1): fewer sentences to hear"
 fi
@@ -124,7 +127,7 @@ if [ -z "$rehearsal" ]; then # half a gigabyte of packages
 fi
 # weights are shares of tokens
 media=${seen//,/@0.2,}@0.2,$data/videos/train-*.tar@0.15,$data/sounds/train-*.tar@0.1,$data/omni/train-*.tar@0.15
-talks=$data/text/train-*.tar@0.2,$data/drills/train-*.tar@0.15,$asked@0.15
+talks=$data/text/train-*.tar@0.2,$data/drills/train-*.tar@0.15,${asked//,/@0.15,}@0.15
 
 # --------------------------------------------------------------------------------------------------------------- stages
 
@@ -144,7 +147,7 @@ stage i2_eyes i2_eyes 60 "shards=$seen,$data/videos/train-*.tar@0.3" precision=b
 # words: a Thinker from nothing learns them first, since a fresh one hands nothing on to its senses
 shared language p2_joint 60 "shards=$data/text/train-*.tar@0.4,$data/drills/train-*.tar@0.6" learns=thinker precision=bf16 tokens=$tokens speech=0.2 optim.ema=0.998
 # and ears write the words that it reads
-stage words i1_ears 90 "shards=$speech,${asked//@0.15/}" precision=bf16 batch_seconds=$sound workers=$workers ears.words=0.5 augmentation.noise=0.3 augmentation.room=0.15 cache_mb=4000
+stage words i1_ears 90 "shards=$speech,$asked" precision=bf16 batch_seconds=$sound workers=$workers ears.words=0.5 augmentation.noise=0.3 augmentation.room=0.15 cache_mb=4000
 
 # codes and back, from ears that write words
 stage c1_tokenizer c1_tokenizer 60 "shards=$speech" batch_seconds=$sound workers=$workers weights.agreement=2 optim.lr=7e-4 cache_mb=4000
@@ -185,7 +188,6 @@ if [ "$engine" != kokoro ]; then
     say "$engine does not tell its phones in frames of 25 ms: nothing is distilled"
 else
     stage k0_acoustic k0_acoustic 12 "shards=$said,$answers" precision=bf16
-    model=$out/balanced
     distil "$told" --texts $texts --count "$(some 40000)" --seed 51
     distil "$replied" --dialogues "$data"/text/train-*.tar --count "$(some 20000)" --seed 52
     more=",$told/train-*.tar@2.5" others=",$replied/train-*.tar@0.6"

@@ -17,7 +17,7 @@ from thinktalk import config as cfg
 from thinktalk.data.prompts import split_of
 from thinktalk.errors import InputError
 from thinktalk.eval import heldout
-from thinktalk.eval.bench import Bench, weights_sum
+from thinktalk.eval.bench import Bench, weights_sums
 from thinktalk.eval.heldout import HeldOut
 from thinktalk.eval.suites import codes, nano_codec, nano_speech, spoken
 from thinktalk.wav2code.encoder import SpeechTokenizer
@@ -75,7 +75,7 @@ def bench(tiny_checkpoint, tmp_path, held) -> Bench:
     save_tokenizer(SpeechTokenizer(cfg.Wav2CodeConfig(width=16, num_layers=1, num_heads=2, ffn_width=16, pool=1)), directory)  # fmt: skip
     omni = thinktalk.load(directory)
     options = {"flow_points": 2, "flow_method": "euler", "max_codes": 12, "max_text_tokens": 4}
-    return Bench(omni=omni, model="tiny", sum=weights_sum(directory), held=held, out=tmp_path / "out", judges=FakeJudges(), n=N, listeners=("a", "b"), options=options)  # type: ignore[arg-type]  # fmt: skip
+    return Bench(omni=omni, model="tiny", sum=weights_sums(directory)[""], held=held, out=tmp_path / "out", judges=FakeJudges(), n=N, listeners=("a", "b"), options=options)  # type: ignore[arg-type]  # fmt: skip
 
 
 # ---------------------------------------------------------------------------------------------------------------- data

@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from thinktalk.eval.bench import weights_sum
+from thinktalk.eval.bench import weights_sums
 
 
 @pytest.fixture
@@ -18,42 +18,42 @@ def packed(tiny_checkpoint, tmp_path):
 @pytest.mark.parametrize("name", ["talker.safetensors", "dit.safetensors", "vocoder.safetensors", "wav2code.safetensors", "spk_dict.pt"])  # fmt: skip
 def test_a_new_voice_writes_the_same(packed, name):
     (packed / name).write_bytes(b"another")
-    before = weights_sum(packed), weights_sum(packed, only="text")
+    before = weights_sums(packed)[""], weights_sums(packed)["text"]
     (packed / name).write_bytes(b"a third")
-    after = weights_sum(packed), weights_sum(packed, only="text")
+    after = weights_sums(packed)[""], weights_sums(packed)["text"]
     assert before[0] != after[0] and before[1] == after[1]
 
 
 def test_a_new_thinker_does_not(packed):
     for name in ("audio.safetensors", "config.json"):
-        before = weights_sum(packed, only="text")
+        before = weights_sums(packed)["text"]
         (packed / name).write_bytes(b"another")
-        assert weights_sum(packed, only="text") != before
-    assert weights_sum(packed, only="text", dtype="int8") != weights_sum(packed, only="text")
+        assert weights_sums(packed)["text"] != before
+    assert weights_sums(packed, dtype="int8")["text"] != weights_sums(packed)["text"]
 
 
 @pytest.mark.parametrize("name", ["talker", "audio", "thinker", "vision"])
 def test_who_thinks_does_not_change_codes_and_back(packed, name):
     path = packed / f"{name}.safetensors"
     path.write_bytes(b"another")
-    before = weights_sum(packed), weights_sum(packed, only="codes")
+    before = weights_sums(packed)[""], weights_sums(packed)["codes"]
     path.write_bytes(b"a third")
-    assert weights_sum(packed) != before[0] and weights_sum(packed, only="codes") == before[1]
+    assert weights_sums(packed)[""] != before[0] and weights_sums(packed)["codes"] == before[1]
 
 
 @pytest.mark.parametrize("name", ["dit.safetensors", "vocoder.safetensors", "wav2code.safetensors", "spk_dict.pt", "config.json"])  # fmt: skip
 def test_who_speaks_does(packed, name):
     (packed / name).write_bytes(b"another")
-    before = weights_sum(packed, only="codes")
+    before = weights_sums(packed)["codes"]
     (packed / name).write_bytes(b"a third")
-    assert weights_sum(packed, only="codes") != before
+    assert weights_sums(packed)["codes"] != before
 
 
 def test_options_of_speech_are_none_of_text(packed):
     path = packed / "generation_config.json"
     path.write_text(json.dumps({"thinker_top_k": 1, "token2wav_num_steps": 10}))
-    before = weights_sum(packed), weights_sum(packed, only="text")
+    before = weights_sums(packed)[""], weights_sums(packed)["text"]
     path.write_text(json.dumps({"thinker_top_k": 1, "token2wav_num_steps": 2}))
-    assert weights_sum(packed, only="text") == before[1] and weights_sum(packed) != before[0]
+    assert weights_sums(packed)["text"] == before[1] and weights_sums(packed)[""] != before[0]
     path.write_text(json.dumps({"thinker_top_k": 2, "token2wav_num_steps": 2}))
-    assert weights_sum(packed, only="text") != before[1]
+    assert weights_sums(packed)["text"] != before[1]

@@ -61,7 +61,8 @@ def run(args: argparse.Namespace) -> int:
     from thinktalk.eval.public import ALL
     from thinktalk.eval.sharing import Share
 
-    chosen, counts, share = _chosen(args), _counts(args), Share.of_environment()
+    counts = _counts(args)
+    chosen, share = _chosen(args, counts), Share.of_environment()
     n = QUICK if args.quick else args.n or (MOST if OWN & set(args.suite) else ALL)
     held = HeldOut(
         folder=Path(args.data or Path(args.out) / "data"), n=n, engine=args.engine, make=not args.no_make,
@@ -101,33 +102,31 @@ def _make(held: HeldOut, *, json_wanted: bool) -> int:
     return 0
 
 
-def _chosen(args: argparse.Namespace) -> dict[str, Ability]:
+def _chosen(args: argparse.Namespace, counts: dict[str, int | None]) -> dict[str, Ability]:
     """The abilities that are measured, by name. ConfigError names those there are."""
     from thinktalk.eval import suites
 
     have: dict[str, Ability] = {}
     for name in args.suite:
         have |= suites.abilities(name)
-    wanted = [name.partition("=")[0].strip() for name in args.rows.split(",")] if args.rows else list(have)  # fmt: skip
-    if unknown := [name for name in wanted if name not in have]:
+    if unknown := [name for name in counts if name not in have]:
         raise ConfigError(f"--rows {unknown[0]!r}: is unknown; have {', '.join(have)}")
-    return {name: have[name] for name in have if name in wanted}
+    return {name: have[name] for name in have if not counts or name in counts}
 
 
-def _counts(args: argparse.Namespace) -> dict[str, int]:
-    """Of "--rows hear,video=100": most items of those that say how many. Errors: ConfigError."""
-    counts = {}
-    for told in (args.rows or "").split(","):
+def _counts(args: argparse.Namespace) -> dict[str, int | None]:
+    """ "--rows hear,video=100" as abilities and most items of each, None where none are told. Errors: ConfigError."""
+    counts: dict[str, int | None] = {}
+    for told in args.rows.split(",") if args.rows else ():
         name, equals, count = (part.strip() for part in told.partition("="))
         if equals and not (count.isdecimal() and int(count)):
             raise ConfigError(f"--rows {told!r}: expected a number of items behind the =, such as video=100")  # fmt: skip
-        if equals:
-            counts[name] = int(count)
+        counts[name] = int(count) if equals else None
     return counts
 
 
 def _bench(args: argparse.Namespace, held: HeldOut, n: int, share: Share) -> Bench:
-    from thinktalk.eval.bench import NO_MATTER, Bench, weights_sum
+    from thinktalk.eval.bench import Bench, weights_sums
     from thinktalk.eval.judges import Judges
 
     judges = Judges(args.cache, alike=args.alike)
@@ -140,9 +139,7 @@ def _bench(args: argparse.Namespace, held: HeldOut, n: int, share: Share) -> Ben
     if "nano" in args.suite and (omni.directory is None or not omni.can_speak):
         raise WeightsError(f"{args.model}: has no Talker and code2wav, expected a model that speaks; choose another")  # fmt: skip
     assert omni.directory is not None
-    sums = {
-        only: weights_sum(omni.directory, dtype=args.dtype, only=only) for only in ("", *NO_MATTER)
-    }
+    sums = weights_sums(omni.directory, dtype=args.dtype)
     bench = Bench(
         omni=omni, model=str(args.model), sum=sums[""], sums=sums, held=held, dtype=args.dtype,
         out=Path(args.out), judges=judges, n=n, seed=args.seed, watch=_say,
@@ -155,34 +152,30 @@ def _bench(args: argparse.Namespace, held: HeldOut, n: int, share: Share) -> Ben
     return bench
 
 
-def _measured(bench: Bench, chosen: dict[str, Ability], counts: dict[str, int]) -> Iterator[Row]:  # fmt: skip
+def _measured(bench: Bench, chosen: dict[str, Ability], counts: dict[str, int | None]) -> Iterator[Row]:  # fmt: skip
     """The rows of each ability; one that cannot be measured here says why, and the others go on."""
     from thinktalk.eval.rows import Row
 
     for name, ability in chosen.items():
         _say(f"== {name}")
-        n = counts.get(name, bench.n)
+        n = counts.get(name) or bench.n
         try:
             yield from ability(replace(bench, n=n, held=replace(bench.held, n=n)))
         except (InputError, ConfigError) as error:
             yield Row(key=name, title=(ability.__doc__ or name).partition("\n")[0], missing=str(error))  # fmt: skip
 
 
-def _about(args: argparse.Namespace, bench: Bench, counts: dict[str, int]) -> dict[str, str]:
+def _about(args: argparse.Namespace, bench: Bench, counts: dict[str, int | None]) -> dict[str, str]:
     """What the table belongs to."""
     from thinktalk.eval.provenance import provenance
     from thinktalk.eval.public import ALL
 
+    most = "all" if bench.n == ALL else f"at most {bench.n}"
     return {
         "model": str(args.model),
         "weights": bench.sum,
         "precision": args.dtype or "as stored",
-        "items a row": "; ".join(
-            [
-                "all" if bench.n == ALL else f"at most {bench.n}",
-                *(f"{name} {n}" for name, n in counts.items()),
-            ]
-        ),
+        "items a row": "; ".join([most, *(f"{name} {n}" for name, n in counts.items() if n)]),
         **({"held-out speech": args.engine} if OWN & set(args.suite) else {}),
         "seed": str(args.seed),
         **provenance(),

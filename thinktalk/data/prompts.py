@@ -7,6 +7,7 @@ drawn for training, so that a score on them tells whether the task was understoo
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ import torch
 from thinktalk.data.samples import AUDIO_NAMES, Sample
 from thinktalk.errors import ConfigError, InputError
 
-__all__ = ["TASKS", "split_of", "task_messages", "wordings"]
+__all__ = ["TASKS", "split_of", "task_messages", "wordings", "written"]
 
 TASKS: dict[str, tuple[str, ...]] = {
     "transcribe": (
@@ -108,3 +109,10 @@ def task_messages(
         first = bool(torch.randint(2, (), generator=generator))
         asked = [words, sound] if first else [sound, words]
     return [{"role": "user", "content": asked}, {"role": "assistant", "content": sample.text}]
+
+
+def written(message: Mapping[str, Any]) -> str:
+    """What a message says in words, whatever media stand between them."""
+    content = message["content"]
+    parts = [content] if isinstance(content, str) else [p.get("text", "") for p in content]
+    return "".join(parts)

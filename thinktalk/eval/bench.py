@@ -21,14 +21,17 @@ from thinktalk.weights.files import read_json
 from thinktalk.weights.model import PARTS
 from thinktalk.weights.update import WAV2CODE
 
-__all__ = ["Bench", "weights_sum"]
+__all__ = ["Bench", "weights_sums"]
 
 FILES = ("*.safetensors", "config.json", "generation_config.json", "spk_dict.pt")
 NO_MATTER = {
-    "text": (*PARTS["talker"], *PARTS["code2wav"], WAV2CODE),
-    "codes": (*PARTS["thinker"], *PARTS["talker"]),
+    only: {f"{stage}.safetensors" for stage in stages} | more
+    for only, stages, more in (
+        ("text", (*PARTS["talker"], *PARTS["code2wav"], WAV2CODE), {"spk_dict.pt"}),
+        ("codes", (*PARTS["thinker"], *PARTS["talker"]), set()),
+    )
 }
-"""What is measured -> stages that do not matter: what is written depends on no voice, codes and back on nobody who thinks."""
+"""What is measured -> files that do not matter: what is written depends on no voice, codes and back on nobody who thinks."""
 SETTINGS = {"text": "thinker_", "codes": "token2wav_"}
 """What is measured -> the options of generation_config.json that matter."""
 
@@ -90,23 +93,22 @@ class Bench:
         return run_shared(items, work, self.out / "items", name, share=self.share, identity=identity, watch=watch)  # fmt: skip
 
 
-def weights_sum(directory: str | Path, *, dtype: str | None = None, only: str = "") -> str:
-    """16 hexadecimal digits of a checkpoint's files and the precision it runs in; `only` "text" or "codes": of what those depend on.
+def weights_sums(directory: str | Path, *, dtype: str | None = None) -> dict[str, str]:
+    """16 hexadecimal digits of a checkpoint's files and the precision it runs in: "" of all, "text" and "codes" of what those depend on.
 
-    Parts are left out where each stage has a file of its own, as packed models do.
+    Each file is read once. Parts are left out where each stage has a file of its own, as packed models do.
     """
-    digest = hashlib.sha256(str(dtype).encode())
-    left = {f"{stage}.safetensors" for stage in NO_MATTER.get(only, ())}
-    if only == "text":
-        left.add("spk_dict.pt")
+    sums = {only: hashlib.sha256(str(dtype).encode()) for only in ("", *NO_MATTER)}
     for path in sorted(p for pattern in FILES for p in Path(directory).glob(pattern)):
-        if path.name in left:
-            continue
-        digest.update(path.name.encode())
-        if only and path.name == "generation_config.json":
-            own = {k: v for k, v in read_json(path).items() if k.startswith(SETTINGS[only])}
-            digest.update(json.dumps(own, sort_keys=True).encode())
-            continue
         with open(path, "rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()[:16]
+            content = hashlib.file_digest(file, "sha256").digest()
+        for only, digest in sums.items():
+            if only and path.name in NO_MATTER[only]:
+                continue
+            digest.update(path.name.encode())
+            if only and path.name == "generation_config.json":
+                own = {k: v for k, v in read_json(path).items() if k.startswith(SETTINGS[only])}
+                digest.update(json.dumps(own, sort_keys=True).encode())
+            else:
+                digest.update(content)
+    return {only: digest.hexdigest()[:16] for only, digest in sums.items()}

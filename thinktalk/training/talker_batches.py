@@ -23,6 +23,7 @@ from thinktalk.data.examples import OPENING
 from thinktalk.data.loader import Loader
 from thinktalk.data.mixture import Mixture, Source
 from thinktalk.data.plan import Buckets, Plan
+from thinktalk.data.prompts import written
 from thinktalk.data.samples import Sample
 from thinktalk.data.speech import PHONES, frame_labels
 from thinktalk.data.words import Times, word_times
@@ -93,7 +94,7 @@ class Task:
     @property
     def text(self) -> str:
         """The answer in words."""
-        return _words(self.messages[-1])
+        return written(self.messages[-1])
 
 
 @dataclass(frozen=True)
@@ -250,13 +251,6 @@ def _codes(sample: Sample, name: str, *, required: bool = True) -> list[int] | N
     return codes
 
 
-def _words(message: Mapping[str, Any]) -> str:
-    """What a message says in words."""
-    content = message["content"]
-    parts = [content] if isinstance(content, str) else [p.get("text", "") for p in content]
-    return "".join(parts)
-
-
 # ------------------------------------------------------------------------------------------------------------- batches
 
 
@@ -270,7 +264,7 @@ def talker_cost(record: Mapping[str, Any], *, codes_per_second: float = 25.0) ->
     messages = record.get("messages")
     heard, letters = 0.0, len(record.get("text", ""))
     if messages:
-        letters = sum(len(_words(m)) for m in messages)
+        letters = sum(len(written(m)) for m in messages)
         heard = 25.0 * record.get("seconds", 0.0)  # 25 tokens of sound a second
     return spoken + heard + letters / 3 + 50  # a system prompt and marks of about 50 tokens
 

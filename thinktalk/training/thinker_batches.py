@@ -30,7 +30,7 @@ from thinktalk.data.mixture import Mixture, Source, weighted
 from thinktalk.data.packing import Packed, pack
 from thinktalk.data.plan import Bins, Plan
 from thinktalk.data.pointing import about, cells, slots
-from thinktalk.data.prompts import TASKS, task_messages
+from thinktalk.data.prompts import TASKS, task_messages, written
 from thinktalk.data.samples import AUDIO_NAMES, Sample, parse, read_record
 from thinktalk.data.shards import Entry
 from thinktalk.data.speech import Augmentation, augment
@@ -107,9 +107,8 @@ class Make:
         places = self._places(example, things, speed)
         if len(messages) < 2 or not any(places):
             return None
-        asked, answer = (_text(message["content"]) for message in messages[-2:])
-        reply = (example.labels != IGNORED).nonzero().flatten()[:-1]  # without what ends it
-        ends = token_ends(self.tokenizer, example.token_ids[reply].tolist())
+        asked, answer = (written(message) for message in messages[-2:])
+        reply, ends = self._reply(example)
         if not ends or ends[-1] != len(answer):
             return None  # answers of several turns
         heard = torch.full((example.length, 2), IGNORED)
@@ -135,8 +134,7 @@ class Make:
                 merge, (_, height, width) = self.config.thinker.vision.merge, example.images[0][1]
                 place = cells(thing["box"], height // merge, width // merge)
             elif example.audio and "start" in thing and "end" in thing:
-                rate = self.config.mel.frames_per_second / 4
-                place = slots(thing["start"] / speed, thing["end"] / speed, rate, len(marked))
+                place = slots(thing["start"] / speed, thing["end"] / speed, self._rate, len(marked))
             found.append(None if place is None else (start + place[0], start + place[1]))
         return found
 
@@ -160,15 +158,23 @@ class Make:
     def _heard(self, example: Example, text: str, times: Times) -> Tensor | None:
         """Where each token of the answer, which is `text`, is heard in the only sound there is."""
         sound = (example.token_ids == self.config.thinker.ids.audio).nonzero().flatten()
-        answer = (example.labels != IGNORED).nonzero().flatten()[:-1]  # without what ends it
-        reply = example.token_ids[answer].tolist()
-        rate = self.config.mel.frames_per_second / 4
-        found = tokens_heard(text, token_ends(self.tokenizer, reply), times, len(sound), rate)
+        reply, ends = self._reply(example)
+        found = tokens_heard(text, ends, times, len(sound), self._rate)
         if found is None:
             return None
         heard = torch.full((example.length, 2), IGNORED)
-        heard[answer - 1] = found + sound[0]
+        heard[reply - 1] = found + sound[0]
         return heard
+
+    @property
+    def _rate(self) -> float:
+        """Tokens of a second of sound."""
+        return self.config.mel.frames_per_second / 4
+
+    def _reply(self, example: Example) -> tuple[Tensor, list[int]]:
+        """Places of the answer's tokens without what ends it, and its letters up to the end of each."""
+        places = (example.labels != IGNORED).nonzero().flatten()[:-1]
+        return places, token_ends(self.tokenizer, example.token_ids[places].tolist())
 
     def _language(self, sample: Sample, generator: torch.Generator) -> Example:
         """Plain text: learnt from its second token to its end, which is a token, too."""
@@ -233,11 +239,6 @@ class Make:
             task: max(int(self._tokens({"messages": _asked(w)})) for w in TASKS[task])
             for task in self.tasks
         }
-
-
-def _text(content: str | Sequence[Mapping[str, Any]]) -> str:
-    """What is written in a message."""
-    return content if isinstance(content, str) else "".join(p.get("text", "") for p in content)
 
 
 def _asked(wording: str) -> list[dict[str, Any]]:
