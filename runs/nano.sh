@@ -100,6 +100,8 @@ train() {
 
 world text 80000 --world text --seed 11
 world drills 60000 --world drills --seed 11
+# what has to be understood, not known: more of it than of capitals
+world skills 80000 --world text --skills arithmetic,clock,comparison,counting,memory,spelling --seed 12
 world pictures 15000 --world pictures --seed 7
 world sounds 8000 --world sounds --seed 7
 world videos 6000 --world videos --seed 7
@@ -127,7 +129,7 @@ if [ -z "$rehearsal" ]; then # half a gigabyte of packages
 fi
 # weights are shares of tokens
 media=${seen//,/@0.2,}@0.2,$data/videos/train-*.tar@0.15,$data/sounds/train-*.tar@0.1,$data/omni/train-*.tar@0.15
-talks=$data/text/train-*.tar@0.2,$data/drills/train-*.tar@0.15,${asked//,/@0.15,}@0.15
+talks=$data/text/train-*.tar@0.1,$data/skills/train-*.tar@0.15,$data/drills/train-*.tar@0.1,${asked//,/@0.15,}@0.15
 
 # --------------------------------------------------------------------------------------------------------------- stages
 
@@ -145,7 +147,7 @@ stage i1_ears i1_ears 170 "shards=$speech" precision=bf16 batch_seconds=$sound w
 stage i2_eyes i2_eyes 60 "shards=$seen,$data/videos/train-*.tar@0.3" precision=bf16 tokens=$tokens workers=$workers
 
 # words: a Thinker from nothing learns them first, since a fresh one hands nothing on to its senses
-shared language p2_joint 60 "shards=$data/text/train-*.tar@0.4,$data/drills/train-*.tar@0.6" learns=thinker precision=bf16 tokens=$tokens speech=0.2 optim.ema=0.998
+shared language p2_joint 60 "shards=$data/text/train-*.tar@0.2,$data/skills/train-*.tar@0.2,$data/drills/train-*.tar@0.6" learns=thinker precision=bf16 tokens=$tokens speech=0.2 optim.ema=0.998
 # and ears write the words that it reads
 stage words i1_ears 90 "shards=$speech,$asked" precision=bf16 batch_seconds=$sound workers=$workers ears.words=0.5 augmentation.noise=0.3 augmentation.room=0.15 cache_mb=4000
 

@@ -16,8 +16,9 @@ from thinktalk.data.mixture import expand
 from thinktalk.data.prompts import split_of
 from thinktalk.data.samples import parse
 from thinktalk.data.shards import scan
-from thinktalk.data.synth import drills, facts, pictures, text
-from thinktalk.data.synth.world import Item, fill, make_world, record_of
+from thinktalk.data.synth import drills, facts, omni, pictures, sounds, text, videos
+from thinktalk.data.synth.further import further
+from thinktalk.data.synth.world import Item, Only, fill, make_world, record_of
 from thinktalk.errors import ConfigError, InputError
 
 COUNTS = {"train": 50, "dev": 8, "test": 20}
@@ -68,6 +69,24 @@ def test_text_answers_are_true(skill):
         check_arithmetic("What is 2 plus 2?", "2 plus 2 is 5.")
 
 
+@pytest.mark.parametrize("world", [text, drills, pictures, sounds, videos, omni])
+def test_further_wordings_are_for_training_alone(world):
+    draw = random.Random(0)
+    known = 0
+    for item in (skill(draw) for skill in world.SKILLS for _ in range(8)):
+        more = further(item.wordings)
+        asked = {w.format(**item.fields) for w in more}
+        assert not asked & {w.format(**item.fields) for w in item.wordings}
+        assert {fill(item, "train", draw) for _ in range(100)} & asked or not more
+        assert not {fill(item, "test", draw) for _ in range(20)} & asked
+        known += bool(more)
+    assert known > 30 or world is drills, known
+    item = text.capitals(draw)
+    planted = replace(item, wordings=[item.wordings[0], *further(item.wordings)])
+    asked = {w.format(**item.fields) for w in further(item.wordings)}
+    assert {fill(planted, "test", draw) for _ in range(20)} & asked
+
+
 def asked_in_both(skill, count: int = 400) -> set[str]:
     """Questions of `text` that a drill asks, too."""
     draw = random.Random(0)
@@ -92,6 +111,9 @@ def test_drills_are_true_and_are_no_questions_of_the_text():
                     assert numbers[2] == (numbers[1] + numbers[0] if " more " in question else numbers[1] - numbers[0])  # fmt: skip
                 case "letters" if numbers:
                     assert numbers == [len(item.answer.split()[0])]
+                case "letters" if " letter of " in item.answer:
+                    nth, word, which = re.fullmatch(r"The (\w+) letter of (\w+) is (\w)\.", item.answer).groups()  # fmt: skip
+                    assert word[{"last": -1}.get(nth, 0) or drills.ORDINALS.index(nth)] == which.lower()  # fmt: skip
                 case "letters":
                     spelt, word = item.answer.rstrip(".").split(" spells ")
                     assert spelt.replace(" ", "").lower() == word and spelt in question
@@ -103,6 +125,18 @@ def test_drills_are_true_and_are_no_questions_of_the_text():
     assert not any(asked_in_both(skill) for skill in set(drills.SKILLS) - {drills.hours})
     assert asked_in_both(drills.hours) and asked_in_both(text.spelling)
     assert all(drills.made_up(draw) not in facts.WORDS for _ in range(3000))
+
+
+def test_some_skills_alone(tmp_path):
+    asked = Only(text.ask, frozenset({"clock", "memory"}))
+    draw = random.Random(0)
+    assert {asked(draw).skill for _ in range(40)} == {"clock", "memory"}
+    _, skills = make_world(asked, tmp_path / "some", counts={"train": 30}, jobs=1)
+    assert set(skills) == {"clock", "memory"}
+    with pytest.raises(InputError, match="another make"):
+        make_world(text.ask, tmp_path / "some", counts={"train": 30})
+    with pytest.raises(ConfigError, match="'clocks': is unknown; this world has arithmetic"):
+        Only(text.ask, frozenset({"clocks"}))
 
 
 def test_what_cannot_be_guessed_is_taught_and_what_was_told_is_remembered(tmp_path):

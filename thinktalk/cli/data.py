@@ -57,6 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     make.add_argument("--count", type=positive, default=1000, metavar="N", help="of a world: samples to train with; a tenth more for dev, and for test (default 1000)")  # fmt: skip
     make.add_argument("--jobs", type=positive, default=1, metavar="N", help="of a world: processes of one thread each (default 1)")  # fmt: skip
+    make.add_argument("--skills", metavar="A,B", help="of a world: these skills alone (default: all)")  # fmt: skip
     make.add_argument("--seed", type=int, default=0, metavar="N", help="of a world (default 0)")
     make.add_argument("--cache", metavar="DIR", help="where packages are kept (default: $THINKTALK_CACHE, else ~/.cache/thinktalk)")  # fmt: skip
     make.add_argument(
@@ -101,12 +102,14 @@ def _make(args: argparse.Namespace) -> int:
 def _make_world(args: argparse.Namespace) -> int:
     from importlib import import_module
 
-    from thinktalk.data.synth.world import make_world
+    from thinktalk.data.synth.world import Only, make_world
 
     few = max(1, args.count // 10)
     counts = {"train": args.count, "dev": few, "test": few}
     world = import_module(f"thinktalk.data.synth.{args.world}")
     ask = world.open_world(args.cache) if hasattr(world, "open_world") else world.ask
+    if args.skills:
+        ask = Only(ask, frozenset(args.skills.split(",")))
     paths, skills = make_world(ask, args.out, counts=counts, seed=args.seed, jobs=args.jobs)
     if args.json:
         print(json.dumps({"paths": paths, "samples": counts, "skills": dict(skills), "faults": []}))

@@ -1,6 +1,7 @@
 """Drills: exercises for a model that reads its first letters and numbers; nothing that the world `text` asks of anybody.
 
     words that nobody has heard (onset + vowel + coda)    their letters, forwards, backwards, and back to the word
+    those and others                                      one letter of them
     numbers beyond those of `text`                        sums, neighbours, rows, larger and smaller
     hours, counted aloud                                  in the split in which `text` has their sum
     names that were just told                             asked for
@@ -31,6 +32,7 @@ def parts(written: str, *, none: int = 0) -> tuple[str, ...]:
 ONSETS = parts("b bl br c ch cl cr d dr f fl fr g gl gr h j k l m n p pl pr qu r s sc sh sl sm sn sp st str sw t th tr tw v w wh y z", none=1)  # fmt: skip
 VOWELS = parts("a a a e e e i i i o o o u u ai ea ee ie oa oo ou ow y")
 CODAS = parts("b ck d dge f g ke l ll ld lk lt m mp n n nch nd nge nk nt ng p r r rd rk rm rn rt s sh sk ss st t t tch th ve x", none=6)  # fmt: skip
+ORDINALS = parts("first second third fourth fifth sixth")
 ENDINGS = parts("er er en et le ly on or y ing ed ion age ow ey et in")
 
 
@@ -60,6 +62,15 @@ def word_of(draw: random.Random) -> Item:
         return Item("letters", f"many {word}", wordings, f"{word.capitalize()} has {len(word)} letters.", dict(word=word))  # fmt: skip
     wordings = ("Which word is {spelt}?", "What do the letters {spelt} spell?", "Read the word {spelt}.", "{spelt} is which word?")  # fmt: skip
     return Item("letters", f"word {word}", wordings, f"{spelt} spells {word}.", dict(spelt=spelt))
+
+
+def letter(draw: random.Random) -> Item:
+    """One letter of a word, made up or not: `text` asks for all of them, and nothing else tells a model what a token is made of."""
+    word = draw.choice((made_up(draw), draw.choice(WORDS)))
+    number = draw.randrange(min(len(word), len(ORDINALS)))
+    nth, which = draw.choice(((ORDINALS[number], word[number]), ("last", word[-1])))
+    wordings = ("What is the {nth} letter of {word}?", "Which letter of {word} is the {nth}?", "Tell me the {nth} letter of {word}.", "{word} has which {nth} letter?")  # fmt: skip
+    return Item("letters", f"{nth} of {word}", wordings, f"The {nth} letter of {word} is {which.upper()}.", dict(nth=nth, word=word))  # fmt: skip
 
 
 def sums(draw: random.Random) -> Item:
@@ -132,7 +143,7 @@ def again(draw: random.Random) -> Item:
     return Item("again", said, wordings, said, dict(said=said))
 
 
-SKILLS = (letters, letters, word_of, sums, sums, neighbours, rows, larger, hours, told, told, *[again] * 4)  # fmt: skip
+SKILLS = (letters, letters, letter, letter, word_of, sums, sums, neighbours, rows, larger, hours, told, told, *[again] * 4)  # fmt: skip
 
 
 def ask(draw: random.Random) -> Item:

@@ -26,10 +26,11 @@ from typing import Any
 
 from thinktalk.data.prompts import SPLITS, split_of
 from thinktalk.data.shards import ShardWriter
+from thinktalk.data.synth.further import further
 from thinktalk.data.synth.wording import aloud
 from thinktalk.errors import ConfigError, InputError
 
-__all__ = ["Item", "World", "begun", "draw_item", "fill", "make_world", "record_of"]
+__all__ = ["Item", "Only", "World", "begun", "draw_item", "fill", "make_world", "record_of"]
 
 TRIES = 1000  # draws before a split is taken to be without contents
 SHARD_SAMPLES = 1000
@@ -67,13 +68,39 @@ class Item:
 World = Callable[[random.Random], Item]
 
 
+@dataclass(frozen=True)
+class Only:
+    """A world that asks for some of its skills alone, as often as it would have. Errors: ConfigError (a skill it has not)."""
+
+    world: World
+    skills: frozenset[str]
+
+    def __post_init__(self) -> None:
+        draw = random.Random(0)
+        have = {self.world(draw).skill for _ in range(TRIES)}
+        if unknown := sorted(self.skills - have):
+            raise ConfigError(f"skill {unknown[0]!r}: is unknown; this world has {', '.join(sorted(have))}")  # fmt: skip
+
+    @property
+    def name(self) -> str:
+        """What world.json says of it."""
+        return f"{_name(self.world)} {' '.join(sorted(self.skills))}"
+
+    def __call__(self, draw: random.Random) -> Item:
+        while True:
+            item = self.world(draw)
+            if item.skill in self.skills:
+                return item
+
+
 def fill(item: Item, split: str, draw: random.Random) -> str:
-    """The question in a wording that belongs to the split; the last one is always kept for test."""
+    """The question in a wording that belongs to the split; the last one is always kept for test, further ones never."""
     *rest, last = item.wordings
     held = [w for w in rest if split_of(w, salt=item.skill) == "test"] + [last]
     if len(held) == len(item.wordings):
         held = held[1:]  # hashing may hold all of a handful: the first one is for training then
-    choices = held if split == "test" else [w for w in rest if w not in held]
+    own = [w for w in rest if w not in held]
+    choices = held if split == "test" else [*own, *further(item.wordings)]
     return draw.choice(choices).format(**item.fields)
 
 
