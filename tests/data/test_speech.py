@@ -63,7 +63,7 @@ def test_augmentation_leaves_the_sound_where_it_is():
     pcm = np.zeros(8000, np.float32)
     pcm[3000:3008] = 0.9
     for seed in range(12):
-        config = Augmentation(room=1.0, noise=1.0, snr_db=(20, 20))
+        config = Augmentation(room=1.0, noise=1.0, snr_db=(20, 20), microphone=seed % 2)
         out, speed = augment(pcm, RATE, torch.Generator().manual_seed(seed), config)
         assert out.dtype == np.float32 and np.abs(out).max() <= 1
         assert abs(len(out) - 8000 / speed) <= 1
@@ -87,6 +87,22 @@ def test_augmentation_is_what_it_says():
     assert not np.array_equal(one[:8000], augment(pcm, RATE, generator.manual_seed(6), Augmentation())[0][:8000])  # fmt: skip
     silence, _ = augment(np.zeros(1000, np.float32), RATE, generator, Augmentation(noise=1, room=1))
     assert np.isfinite(silence).all()
+
+
+def test_a_microphone_has_a_gain_for_each_octave_and_half_of_the_lines_are_narrow():
+    pcm = np.zeros(RATE, np.float32)
+    pcm[RATE // 2] = 0.1
+    config = Augmentation(speeds=(1.0,), room=0, noise=0, gain_db=(0, 0), microphone=1)
+    low, high = [], []
+    for seed in range(20):
+        out, _ = augment(pcm, RATE, torch.Generator().manual_seed(seed), config)
+        gain_db = 20 * np.log10(np.abs(np.fft.rfft(out.astype(np.float64))) / np.float64(pcm.max()))
+        low.append(gain_db[62:3000])
+        high.append(gain_db[RATE // 2 - 10 : RATE // 2].max())
+    assert np.abs(low).max() < 10.5 and 2 < np.std(low) < 5
+    # a second has a bin each Hz: no steps between neighbours
+    assert np.abs(np.diff(low, axis=1)).max() < 0.5
+    assert 4 <= sum(h < -11 for h in high) <= 16
 
 
 def test_a_spoken_sample():

@@ -156,6 +156,8 @@ class Augmentation:
     """How often there is noise."""
     snr_db: tuple[float, float] = (5.0, 30.0)
     """Speech over noise."""
+    microphone: float = 0.0
+    """How often a microphone and a line colour it: up to 10 dB more or less an octave, and perhaps nothing above 3.4 to 8 kHz."""
     gain_db: tuple[float, float] = (-12.0, 3.0)
 
 
@@ -184,6 +186,8 @@ def augment(
         out = _convolve(out, np.concatenate([[1.0], tail]))
     if draw() < config.noise:
         out = out + _noise(out, draw(*config.snr_db), draw(0.0, 1.0), random)
+    if config.microphone and draw() < config.microphone:
+        out = _coloured(out, sample_rate, random)
     out = out * 10 ** (draw(*config.gain_db) / 20)
     return (out / max(1.0, float(np.abs(out).max(initial=0.0)))).astype(np.float32), speed
 
@@ -193,6 +197,19 @@ def _convolve(pcm: np.ndarray, response: np.ndarray) -> np.ndarray:
     size = 1 << (len(pcm) + len(response) - 1).bit_length()
     spectrum = np.fft.rfft(pcm, size) * np.fft.rfft(response, size)
     return np.fft.irfft(spectrum, size)[: len(pcm)]
+
+
+def _coloured(pcm: np.ndarray, sample_rate: int, random: np.random.Generator) -> np.ndarray:
+    """`pcm` (S,) through a microphone: a gain for each octave from 62.5 Hz, a line between them; half of the lines are narrow."""
+    octaves = np.arange(int(np.log2(sample_rate / 2 / 62.5)) + 1)
+    gains_db = np.clip(random.normal(0.0, 4.0, len(octaves)), -10.0, 10.0)
+    hertz = np.fft.rfftfreq(len(pcm), 1 / sample_rate)
+    at = np.log2(np.maximum(hertz, 1.0) / 62.5)
+    gain = 10 ** (np.interp(at, octaves, gains_db) / 20)
+    if random.random() < 0.5:
+        edge = random.uniform(3400.0, 8000.0)
+        gain = gain / np.sqrt(1 + (hertz / edge) ** 16)  # Butterworth, eighth order
+    return np.fft.irfft(np.fft.rfft(pcm) * gain, len(pcm))
 
 
 def _noise(
