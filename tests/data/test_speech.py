@@ -29,7 +29,7 @@ from thinktalk.errors import InputError
 PHONES = Symbols(("a", "b", "ʌ"))
 RECORD = {"text": "Ab!", "phones": "aˈʌ b", "durations": [2, 4, 2, 4, 3, 4, 1], "seconds": 0.5}
 SAMPLE = Sample(where="t/0", record=RECORD, media={"wav": tone(0.5)})
-PLAIN = Augmentation(speeds=(1.0,), room=0, noise=0, gain_db=(0, 0))
+PLAIN = Augmentation(speeds=(1.0,), room=0, noise=0, microphone=0, gain_db=(0, 0))
 
 
 def test_letters_and_phones():
@@ -77,7 +77,9 @@ def test_augmentation_is_what_it_says():
     same, _ = augment(pcm, RATE, generator.manual_seed(0), PLAIN)
     assert np.abs(same - pcm).max() < 1e-6
     for snr in (0.0, 20.0):
-        config = Augmentation(speeds=(1.0,), room=0, noise=1, snr_db=(snr, snr), gain_db=(-6, -6))
+        config = Augmentation(
+            speeds=(1.0,), room=0, noise=1, microphone=0, snr_db=(snr, snr), gain_db=(-6, -6)
+        )
         noisy, _ = augment(pcm, RATE, generator.manual_seed(0), config)
         noise = noisy - pcm * 10 ** (-6 / 20)
         measured = 20 * np.log10(np.std(pcm) * 10 ** (-6 / 20) / np.std(noise))
@@ -111,7 +113,7 @@ def test_a_spoken_sample():
     assert len(one.pcm) == 8000 and one.labels.tolist() == [1, 3, 2] and one.codes is None
     check_frames(one.frames)
     assert make(SAMPLE, torch.Generator(), letters=True).labels.tolist() == LETTERS.numbers("ab")
-    fast = Augmentation(speeds=(1.25,), room=0, noise=0)
+    fast = Augmentation(speeds=(1.25,), room=0, noise=0, microphone=0)
     quick = make(SAMPLE, torch.Generator(), augmentation=fast)
     assert len(quick.frames) == 16 and quick.frames[-1] == 0
     coded = Sample(where="t/2", record=RECORD | {"codes": [1, 2]}, media=SAMPLE.media)

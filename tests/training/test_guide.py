@@ -240,7 +240,10 @@ def test_a_transcript_tells_where_it_is_heard() -> None:
     )  # where they are predicted; the end is not heard
     first, last = example.heard[known[0]], example.heard[known[-1]]
     assert int(first[0] - sound[0]) == 9 and int(last[1] - sound[0]) == 51
-    slow = replace(make, augmentation=Augmentation(speeds=(0.5,), room=0, noise=0, gain_db=(0, 0)))
+    slow = replace(
+        make,
+        augmentation=Augmentation(speeds=(0.5,), room=0, noise=0, microphone=0, gain_db=(0, 0)),
+    )
     later = slow(SPOKEN, torch.Generator())
     start = (later.token_ids == CONFIG.thinker.ids.audio).nonzero().flatten()[0]
     assert int(later.heard[:, 0].max() - start) > int(example.heard[:, 0].max() - sound[0]) + 10
@@ -282,7 +285,10 @@ def test_answers_tell_where_things_are_seen_and_heard() -> None:
     events = [{"name": "star", "start": 0.2, "end": 0.4}]
     record = {"messages": [{"role": "user", "content": [sound, asked]}, answer], "events": events}
     heard = Sample(where="a.tar/1", record=record, media={"wav": tone(1.0)})
-    slow = replace(make, augmentation=Augmentation(speeds=(0.5,), room=0, noise=0, gain_db=(0, 0)))
+    slow = replace(
+        make,
+        augmentation=Augmentation(speeds=(0.5,), room=0, noise=0, microphone=0, gain_db=(0, 0)),
+    )
     assert spelt(places_of(slow(heard, torch.Generator()), CONFIG.thinker.ids.audio)) == [(" star", [10, 20])]  # fmt: skip
 
 

@@ -156,7 +156,7 @@ class Augmentation:
     """How often there is noise."""
     snr_db: tuple[float, float] = (5.0, 30.0)
     """Speech over noise."""
-    microphone: float = 0.0
+    microphone: float = 0.3
     """How often a microphone and a line colour it: up to 10 dB more or less an octave, and perhaps nothing above 3.4 to 8 kHz."""
     gain_db: tuple[float, float] = (-12.0, 3.0)
 
@@ -186,7 +186,7 @@ def augment(
         out = _convolve(out, np.concatenate([[1.0], tail]))
     if draw() < config.noise:
         out = out + _noise(out, draw(*config.snr_db), draw(0.0, 1.0), random)
-    if config.microphone and draw() < config.microphone:
+    if draw() < config.microphone:
         out = _coloured(out, sample_rate, random)
     out = out * 10 ** (draw(*config.gain_db) / 20)
     return (out / max(1.0, float(np.abs(out).max(initial=0.0)))).astype(np.float32), speed

@@ -42,7 +42,9 @@ class TokenizerRecipe(CodecRecipe):
     """Layers after the quantiser, which are not shipped; from ears, the upper ones of those."""
     cache_mb: int = 256
     """Memory in which decoded sound waits for the next epoch, of each process that reads; an hour takes 230."""
-    augmentation: Augmentation = field(default_factory=lambda: Augmentation(room=0.15, noise=0.3))
+    augmentation: Augmentation = field(
+        default_factory=lambda: Augmentation(room=0.15, noise=0.3, microphone=0.0)
+    )
     """How recordings may sound elsewhere; the noisy copies of the agreement are another matter."""
     weights: Weights = field(default_factory=Weights)
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=5e-4, beta2=0.98, ema=0.999))
